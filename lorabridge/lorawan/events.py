@@ -1,0 +1,117 @@
+"""What the cloud is told. Values only: how they look as JSON is the business of `upstream.schema`."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from lorabridge.lorawan.air import GatewayStatus, Reception
+from lorabridge.lorawan.types import EUI64, DevAddr, FCnt32, MacVersion
+from lorabridge.lorawan.verdict import Reason, Verdict
+
+
+class EventKind(enum.Enum):
+    """The kinds of record that leave the gateway; each has its own topic and schema."""
+
+    UPLINK = "uplink"
+    UPLINK_COPY = "uplink_copy"
+    SECURITY = "security"
+    GATEWAY_STATS = "gateway_stats"
+    STATUS = "status"
+
+
+class DeviceRef(msgspec.Struct, frozen=True):
+    """Which device: what the operator calls it, and what it is."""
+
+    name: str
+    dev_eui: EUI64
+    tags: tuple[tuple[str, str], ...] = ()
+
+
+class Uplink(msgspec.Struct, frozen=True, kw_only=True):
+    """A data frame that proved its sender and its freshness."""
+
+    id: str
+    """32 hex digits, the same for the same frame whenever and by whichever gateway it is delivered."""
+    device: DeviceRef
+    dev_addr: DevAddr
+    mac_version: MacVersion
+    confirmed: bool
+    adr: bool
+    adr_ack_req: bool
+    ack: bool
+    class_b: bool
+    fcnt32: FCnt32
+    f_port: int | None
+    f_opts: bytes
+    """MAC commands, decrypted where the version encrypts them."""
+    payload: bytes
+    """FRMPayload: plaintext, or ciphertext when `sealed`."""
+    sealed: bool
+    """No AppSKey on this gateway: the payload left as it came, encrypted."""
+    counter_reset: bool
+    """The first frame taken after the device's counter restarted (policy `confirm` or `off`)."""
+    reception: Reception
+
+
+class UplinkCopy(msgspec.Struct, frozen=True, kw_only=True):
+    """The same uplink heard by another antenna or gateway, or later: metadata only."""
+
+    uplink_id: str
+    device: DeviceRef
+    fcnt32: FCnt32
+    verdict: Verdict
+    """`duplicate` or `retransmission`."""
+    reception: Reception
+
+
+class SecurityEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Something an operator should know: refused frames, summed up so that nobody can flood the log with them."""
+
+    verdict: Verdict
+    reason: Reason | None
+    device: DeviceRef | None
+    """Only where the MIC proved which device it was."""
+    dev_addr: DevAddr | None
+    fcnt32: FCnt32 | None
+    count: int
+    first_at: int
+    last_at: int
+    """Nanoseconds since the Unix epoch."""
+    detail: str
+    reception: Reception | None
+
+
+class GatewayStats(msgspec.Struct, frozen=True, kw_only=True):
+    """What the bridge and one of its radios did in an interval."""
+
+    at: int
+    interval_s: float
+    verdicts: tuple[tuple[Verdict, int], ...]
+    counters: tuple[tuple[str, int], ...]
+    """Named counters of the adapters, the store and the link."""
+    gateways: tuple[GatewayStatus, ...]
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Birth, death and state of the bridge."""
+
+    at: int
+    state: str
+    """`online`, `offline`."""
+    version: str
+    config_fingerprint: str
+    detail: str
+
+
+Event = Uplink | UplinkCopy | SecurityEvent | GatewayStats | Status
+
+
+class Record(msgspec.Struct, frozen=True):
+    """An event ready to be stored and sent: what the outbox holds."""
+
+    kind: EventKind
+    dev_eui: EUI64 | None
+    payload: bytes
+    """UTF-8 JSON."""
