@@ -11,7 +11,7 @@ import difflib
 import re
 import types
 from collections.abc import Mapping
-from typing import Annotated, Any, Self, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Self, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -24,14 +24,16 @@ T = TypeVar("T", bound=msgspec.Struct)
 class Duration(float):
     """Seconds; written as `"90s"`, `"10 min"`, `"2h"`, `"1d"`, `"250ms"`, or a number of seconds."""
 
-    _UNITS = {"ms": 0.001, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+    _UNITS: ClassVar = {"ms": 0.001, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 
     @classmethod
     def parse(cls, text: object) -> Self:
         """Raises ValueError with a sentence for the operator."""
         if isinstance(text, (int, float)) and not isinstance(text, bool) and 0 <= text < 1e10:
             return cls(text)
-        found = re.fullmatch(r"\s*(\d{1,10}(?:\.\d{1,9})?)\s*(ms|s|min|m|h|d)\s*", text) if isinstance(text, str) else None
+        found = (
+            re.fullmatch(r"\s*(\d{1,10}(?:\.\d{1,9})?)\s*(ms|s|min|m|h|d)\s*", text) if isinstance(text, str) else None
+        )
         if found is None:
             raise ValueError('expected a duration such as "500ms", "30s", "10min", "2h" or "7d"')
         return cls(float(found[1]) * cls._UNITS[found[2]])
@@ -40,7 +42,16 @@ class Duration(float):
 class ByteSize(int):
     """Bytes; written as `"64KiB"`, `"256MiB"`, `"1GiB"`, or a number of bytes."""
 
-    _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 1000, "MB": 10**6, "GB": 10**9}
+    _UNITS: ClassVar = {
+        "": 1,
+        "B": 1,
+        "KiB": 1 << 10,
+        "MiB": 1 << 20,
+        "GiB": 1 << 30,
+        "kB": 1000,
+        "MB": 10**6,
+        "GB": 10**9,
+    }
 
     @classmethod
     def parse(cls, text: object) -> Self:
@@ -58,11 +69,11 @@ def read_table(cls: type[T], table: Mapping[str, Any], where: str, problems: lis
     fields = {field.encode_name: field for field in msgspec.structs.fields(cls)}
     before = sum(not problem.warning for problem in problems)
     prefix = f"{path}." if path else ""
-    for key in table:
-        if key not in fields:
-            problems.append(
-                Problem(where=f"{where}: {prefix}{key}", what="unknown key", hint=did_you_mean(str(key), fields))
-            )
+    problems.extend(
+        Problem(where=f"{where}: {prefix}{key}", what="unknown key", hint=did_you_mean(str(key), fields))
+        for key in table
+        if key not in fields
+    )
     values: dict[str, Any] = {}
     for key, field in fields.items():
         place = f"{prefix}{key}"
@@ -112,17 +123,19 @@ _WRITTEN = (EUI64, DevAddr, NetID)
 def _decode(kind: type, value: Any) -> Any:
     """Our own scalar types, from what TOML has."""
     if kind in (Duration, ByteSize):
-        return kind.parse(value)  # type: ignore[attr-defined]  # one of the two, both have it
+        return kind.parse(value)
     if kind in _WRITTEN:
         if not isinstance(value, str):
             raise ValueError("expected hex digits in quotes")
-        return kind.parse(value)  # type: ignore[attr-defined]  # one of _WRITTEN, all have it
+        return kind.parse(value)
     raise NotImplementedError(kind)
 
 
 def _plain(message: str) -> str:
-    """msgspec's sentence without its JSON path: the dotted path stands before it already."""
-    return message.partition(" - at `")[0].replace("`", "").replace("Expected", "expected").replace("Invalid", "invalid")
+    """The sentence of msgspec without its JSON path: the dotted path stands before it already."""
+    return (
+        message.partition(" - at `")[0].replace("`", "").replace("Expected", "expected").replace("Invalid", "invalid")
+    )
 
 
 def describe(kind: Any) -> str:

@@ -1,0 +1,1 @@
+"""The air side: one adapter a source of frames."""

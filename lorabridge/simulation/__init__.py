@@ -1,0 +1,1 @@
+"""Virtual devices, attackers, and the loopback stand-in for the endpoint."""

@@ -1,0 +1,484 @@
+"""The grammar of every PHYPayload, LoRaWAN 1.0.0 to 1.0.4 and 1.1. It never sees a key.
+
+    PHYPayload = MHDR | MACPayload | MIC                    TS001-1.0.4 §4, TS001-1.1 §4
+    MHDR       = MType (3 bits) | RFU (3) | Major (2)       §4.2
+
+    data        MHDR 1 | DevAddr 4 | FCtrl 1 | FCnt 2 | FOpts 0..15 | [FPort 1 | FRMPayload 0..] | MIC 4
+    join-req    MHDR 1 | JoinEUI 8 | DevEUI 8 | DevNonce 2 | MIC 4
+    join-acc    MHDR 1 | encrypted 16 or 32 (its MIC inside)
+    rejoin 0/2  MHDR 1 | type 1 | NetID 3 | DevEUI 8 | RJcount0 2 | MIC 4
+    rejoin 1    MHDR 1 | type 1 | JoinEUI 8 | DevEUI 8 | RJcount1 2 | MIC 4
+
+The declarations are flat and compiled: plain integers in, flag bits taken apart afterwards. Compiled
+`Bytes(n)` does not notice a short read, so `_check` measures every length first, and is the only place
+that does; past it, no accessor can fail. RFU bits are kept, so that `build(parse(b)) == b`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from construct import Bytes, GreedyBytes, Int8ul, Int16ul, Int24ul, Int32ul, Int64ul, Struct, this
+
+from lorabridge.lorawan.types import EUI64, DevAddr, DevNonce, Direction, FCnt16, JoinNonce, NetID
+from lorabridge.lorawan.verdict import Reason
+
+MIC_SIZE = 4
+PHY_PAYLOAD_MIN = 5
+"""MHDR and MIC."""
+PHY_PAYLOAD_MAX = 255
+"""The length field of the LoRa PHY header has eight bits."""
+DATA_FRAME_MIN = 12
+JOIN_REQUEST_SIZE = 23
+JOIN_ACCEPT_SIZES = (17, 33)
+REJOIN_SIZES = {0: 19, 1: 24, 2: 19}
+FOPTS_OFFSET = 8
+FOPTS_LEN_MASK = 0x0F
+LORAWAN_R1 = 0
+
+
+class MType(enum.IntEnum):
+    """Message type (§4.2.1)."""
+
+    JOIN_REQUEST = 0
+    JOIN_ACCEPT = 1
+    UNCONFIRMED_DATA_UP = 2
+    UNCONFIRMED_DATA_DOWN = 3
+    CONFIRMED_DATA_UP = 4
+    CONFIRMED_DATA_DOWN = 5
+    REJOIN_REQUEST = 6
+    PROPRIETARY = 7
+
+    @property
+    def direction(self) -> Direction | None:
+        """Which way the type travels; None: either."""
+        return _DIRECTION[self]
+
+
+_DIRECTION = {
+    MType.JOIN_REQUEST: Direction.UP,
+    MType.JOIN_ACCEPT: Direction.DOWN,
+    MType.UNCONFIRMED_DATA_UP: Direction.UP,
+    MType.UNCONFIRMED_DATA_DOWN: Direction.DOWN,
+    MType.CONFIRMED_DATA_UP: Direction.UP,
+    MType.CONFIRMED_DATA_DOWN: Direction.DOWN,
+    MType.REJOIN_REQUEST: Direction.UP,
+    MType.PROPRIETARY: None,
+}
+
+
+class MalformedFrame(Exception):  # noqa: N818  # a fact about a peer's bytes, named as the field names it
+    """The bytes are no LoRaWAN frame. `reason` is one of the closed list."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+_FHDR = (
+    "mhdr" / Int8ul,
+    "dev_addr" / Int32ul,
+    "f_ctrl" / Int8ul,
+    "fcnt" / Int16ul,
+    "f_opts" / Bytes(this.f_ctrl & FOPTS_LEN_MASK),
+)
+DATA_WITHOUT_PORT: Any = Struct(*_FHDR)
+DATA_WITH_PORT: Any = Struct(*_FHDR, "f_port" / Int8ul, "frm_payload" / GreedyBytes)
+JOIN_REQUEST: Any = Struct(
+    "mhdr" / Int8ul, "join_eui" / Int64ul, "dev_eui" / Int64ul, "dev_nonce" / Int16ul, "mic" / Bytes(MIC_SIZE)
+)
+JOIN_ACCEPT: Any = Struct("mhdr" / Int8ul, "encrypted" / GreedyBytes)
+JOIN_ACCEPT_BODY: Any = Struct(
+    "join_nonce" / Int24ul,
+    "net_id" / Int24ul,
+    "dev_addr" / Int32ul,
+    "dl_settings" / Int8ul,
+    "rx_delay" / Int8ul,
+    "cf_list" / GreedyBytes,
+)
+REJOIN_BY_NET_ID: Any = Struct(
+    "mhdr" / Int8ul,
+    "rejoin_type" / Int8ul,
+    "net_id" / Int24ul,
+    "dev_eui" / Int64ul,
+    "rj_count" / Int16ul,
+    "mic" / Bytes(MIC_SIZE),
+)
+REJOIN_BY_JOIN_EUI: Any = Struct(
+    "mhdr" / Int8ul,
+    "rejoin_type" / Int8ul,
+    "join_eui" / Int64ul,
+    "dev_eui" / Int64ul,
+    "rj_count" / Int16ul,
+    "mic" / Bytes(MIC_SIZE),
+)
+PROPRIETARY: Any = Struct("mhdr" / Int8ul, "payload" / GreedyBytes)
+
+GRAMMAR = {
+    "data without FPort": DATA_WITHOUT_PORT,
+    "data": DATA_WITH_PORT,
+    "join-request": JOIN_REQUEST,
+    "join-accept": JOIN_ACCEPT,
+    "join-accept, decrypted": JOIN_ACCEPT_BODY,
+    "rejoin-request 0 and 2": REJOIN_BY_NET_ID,
+    "rejoin-request 1": REJOIN_BY_JOIN_EUI,
+    "proprietary": PROPRIETARY,
+}
+_parse_without_port = DATA_WITHOUT_PORT.compile().parse
+_parse_with_port = DATA_WITH_PORT.compile().parse
+_parse_join_request = JOIN_REQUEST.compile().parse
+_parse_rejoin_by_net_id = REJOIN_BY_NET_ID.compile().parse
+_parse_rejoin_by_join_eui = REJOIN_BY_JOIN_EUI.compile().parse
+_parse_join_accept_body = JOIN_ACCEPT_BODY.compile().parse
+
+
+class FCtrl(msgspec.Struct, frozen=True):
+    """FCtrl taken apart (§4.3.1.1); which flags mean something depends on the direction."""
+
+    adr: bool
+    ack: bool
+    f_opts_len: int
+    adr_ack_req: bool
+    """Uplinks only."""
+    class_b: bool
+    """Uplinks only."""
+    f_pending: bool
+    """Downlinks only."""
+
+
+class DataFrame(msgspec.Struct, frozen=True, gc=False):
+    """A data frame as it was received or is to be sent: hostile until `session.verify` made a VerifiedFrame of it."""
+
+    mhdr: int
+    dev_addr: DevAddr
+    f_ctrl: int
+    fcnt16: FCnt16
+    f_opts: bytes
+    f_port: int | None
+    frm_payload: bytes
+    mic: bytes
+    message: bytes
+    """What the MIC covers: everything before it."""
+
+    @classmethod
+    def make(  # noqa: PLR0913  # the fields of the frame, by name
+        cls,
+        *,
+        m_type: MType,
+        dev_addr: DevAddr,
+        fcnt16: FCnt16,
+        flags: int = 0,
+        f_opts: bytes = b"",
+        f_port: int | None = None,
+        frm_payload: bytes = b"",
+        mic: bytes = bytes(MIC_SIZE),
+    ) -> DataFrame:
+        """A data frame from its fields; `flags` are the upper four bits of FCtrl. `mic` is put in by `with_mic`.
+
+        Raises MalformedFrame when the fields make no legal frame.
+        """
+        if len(f_opts) > FOPTS_LEN_MASK:
+            raise MalformedFrame(Reason.FOPTS_OVERFLOW, f"FOpts has {len(f_opts)} bytes, at most 15 fit")
+        if f_port is None and frm_payload:
+            raise MalformedFrame(Reason.TOO_SHORT, "an FRMPayload needs an FPort before it")
+        fields = {
+            "mhdr": m_type << 5,
+            "dev_addr": int(dev_addr),
+            "f_ctrl": flags & 0xF0 | len(f_opts),
+            "fcnt": fcnt16,
+            "f_opts": f_opts,
+            "f_port": f_port,
+            "frm_payload": frm_payload,
+        }
+        message: bytes = (DATA_WITHOUT_PORT if f_port is None else DATA_WITH_PORT).build(fields)
+        frame = parse(message + mic)
+        if not isinstance(frame, DataFrame):
+            raise MalformedFrame(Reason.RFU_MTYPE, f"{m_type.name} is no data message")
+        return frame
+
+    def with_mic(self, mic: bytes) -> DataFrame:
+        """The same frame under another MIC."""
+        return msgspec.structs.replace(self, mic=mic)
+
+    @property
+    def m_type(self) -> MType:
+        """Message type."""
+        return MType(self.mhdr >> 5)
+
+    @property
+    def direction(self) -> Direction:
+        """Uplink or downlink: odd message types go down."""
+        return Direction.DOWN if self.mhdr & 0x20 else Direction.UP
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the sender asks for an acknowledgement."""
+        return self.mhdr >> 5 in (MType.CONFIRMED_DATA_UP, MType.CONFIRMED_DATA_DOWN)
+
+    @property
+    def flags(self) -> FCtrl:
+        """FCtrl taken apart."""
+        up = self.direction is Direction.UP
+        return FCtrl(
+            adr=bool(self.f_ctrl & 0x80),
+            ack=bool(self.f_ctrl & 0x20),
+            f_opts_len=self.f_ctrl & FOPTS_LEN_MASK,
+            adr_ack_req=up and bool(self.f_ctrl & 0x40),
+            class_b=up and bool(self.f_ctrl & 0x10),
+            f_pending=not up and bool(self.f_ctrl & 0x10),
+        )
+
+
+class JoinRequest(msgspec.Struct, frozen=True):
+    """A join-request (§6.2.5): plain text, authenticated by the root key."""
+
+    mhdr: int
+    join_eui: EUI64
+    dev_eui: EUI64
+    dev_nonce: DevNonce
+    mic: bytes
+
+
+class RejoinRequest(msgspec.Struct, frozen=True):
+    """A rejoin-request (TS001-1.1 §6.2.4): types 0 and 2 name the NetID, type 1 the JoinEUI."""
+
+    mhdr: int
+    rejoin_type: int
+    net_id: NetID | None
+    join_eui: EUI64 | None
+    dev_eui: EUI64
+    rj_count: int
+    mic: bytes
+
+
+class JoinAccept(msgspec.Struct, frozen=True):
+    """A join-accept as it travels: opaque until `crypto.decrypt_join_accept`."""
+
+    mhdr: int
+    encrypted: bytes
+
+
+class JoinAcceptBody(msgspec.Struct, frozen=True):
+    """A decrypted join-accept (§6.2.6); `mic` has not been verified by being here."""
+
+    join_nonce: JoinNonce
+    net_id: NetID
+    dev_addr: DevAddr
+    dl_settings: int
+    rx_delay: int
+    cf_list: bytes
+    """Empty or 16 bytes."""
+    mic: bytes
+    message: bytes
+    """MHDR and everything before the MIC."""
+
+    @property
+    def opt_neg(self) -> bool:
+        """The network speaks 1.1 with this device (TS001-1.1 §6.2.3)."""
+        return bool(self.dl_settings & 0x80)
+
+    @property
+    def rx1_dr_offset(self) -> int:
+        """RX1DROffset of DLSettings."""
+        return self.dl_settings >> 4 & 0x07
+
+    @property
+    def rx2_data_rate(self) -> int:
+        """RX2DataRate of DLSettings."""
+        return self.dl_settings & 0x0F
+
+
+class Proprietary(msgspec.Struct, frozen=True):
+    """A frame of MType 111: its form is nobody's business but the sender's."""
+
+    mhdr: int
+    payload: bytes
+
+
+Frame = DataFrame | JoinRequest | RejoinRequest | JoinAccept | Proprietary
+
+
+def parse(phy_payload: bytes, *, direction: Direction | None = None, rejoin_exists: bool = True) -> Frame:
+    """Parse any PHYPayload.
+
+    `direction` refuses message types that do not travel that way; `rejoin_exists=False` reads the frame as
+    1.0 does, where MType 110 is reserved.
+    Raises MalformedFrame, and nothing else whatever the bytes are.
+    """
+    m_type = _check(phy_payload, direction, rejoin_exists)
+    if m_type in _DATA_TYPES:
+        return _parse_data(phy_payload)
+    return _PARSERS[m_type](phy_payload)
+
+
+def build(frame: Frame) -> bytes:
+    """The PHYPayload of a frame, from its fields.
+
+    Raises MalformedFrame for a frame that could not be parsed again.
+    """
+    fields = msgspec.structs.asdict(frame)
+    match frame:
+        case DataFrame():
+            fields["fcnt"] = frame.fcnt16
+            grammar = DATA_WITHOUT_PORT if frame.f_port is None else DATA_WITH_PORT
+            phy_payload: bytes = grammar.build(fields) + frame.mic
+        case RejoinRequest():
+            grammar = REJOIN_BY_JOIN_EUI if frame.rejoin_type == 1 else REJOIN_BY_NET_ID
+            phy_payload = grammar.build(fields)
+        case JoinRequest():
+            phy_payload = JOIN_REQUEST.build(fields)
+        case JoinAccept():
+            phy_payload = JOIN_ACCEPT.build(fields)
+        case Proprietary():
+            phy_payload = PROPRIETARY.build(fields)
+    _check(phy_payload, None, rejoin_exists=True)
+    return phy_payload
+
+
+def parse_join_accept_body(mhdr: int, decrypted: bytes) -> JoinAcceptBody:
+    """The fields of a decrypted join-accept of 16 or 32 bytes. Raises MalformedFrame for another length."""
+    if 1 + len(decrypted) not in JOIN_ACCEPT_SIZES:
+        raise MalformedFrame(Reason.BAD_JOIN_ACCEPT_LENGTH, f"a join-accept is not {1 + len(decrypted)} bytes")
+    o = _parse_join_accept_body(decrypted[:-MIC_SIZE])
+    return JoinAcceptBody(
+        join_nonce=JoinNonce(o["join_nonce"]),
+        net_id=NetID(o["net_id"]),
+        dev_addr=DevAddr(o["dev_addr"]),
+        dl_settings=o["dl_settings"],
+        rx_delay=o["rx_delay"],
+        cf_list=o["cf_list"],
+        mic=decrypted[-MIC_SIZE:],
+        message=bytes([mhdr]) + decrypted[:-MIC_SIZE],
+    )
+
+
+def build_join_accept_body(body: JoinAcceptBody) -> bytes:
+    """The plaintext of a join-accept, MIC last, ready for `crypto.encrypt_join_accept`."""
+    plain: bytes = JOIN_ACCEPT_BODY.build(msgspec.structs.asdict(body))
+    return plain + body.mic
+
+
+_DATA_TYPES = frozenset(
+    {
+        MType.UNCONFIRMED_DATA_UP,
+        MType.UNCONFIRMED_DATA_DOWN,
+        MType.CONFIRMED_DATA_UP,
+        MType.CONFIRMED_DATA_DOWN,
+    }
+)
+
+
+def _check(phy: bytes, direction: Direction | None, rejoin_exists: bool) -> int:
+    """Every bound of every message, once; the order of the questions is the order of `Reason`. Returns MType."""
+    size = len(phy)
+    if size < PHY_PAYLOAD_MIN:
+        raise MalformedFrame(Reason.TOO_SHORT, f"{size} bytes; MHDR and MIC alone are {PHY_PAYLOAD_MIN}")
+    if size > PHY_PAYLOAD_MAX:
+        raise MalformedFrame(Reason.TOO_LONG, f"{size} bytes; a PHYPayload has at most {PHY_PAYLOAD_MAX}")
+    mhdr = phy[0]
+    m_type = mhdr >> 5
+    if mhdr & 0x03 != LORAWAN_R1:
+        raise MalformedFrame(Reason.BAD_MAJOR, f"Major is {mhdr & 0x03}, LoRaWAN R1 is {LORAWAN_R1}")
+    if m_type == MType.REJOIN_REQUEST and not rejoin_exists:
+        raise MalformedFrame(Reason.RFU_MTYPE, "MType 110 is reserved in LoRaWAN 1.0")
+    if direction is not None and _DIRECTION[MType(m_type)] not in (direction, None):
+        raise MalformedFrame(
+            Reason.WRONG_DIRECTION, f"{MType(m_type).name.lower()} does not travel {direction.name.lower()}"
+        )
+    if m_type in _DATA_TYPES:
+        _check_data(phy, size)
+    elif m_type != MType.PROPRIETARY:
+        _check_join(phy, size, m_type)
+    return m_type
+
+
+def _check_data(phy: bytes, size: int) -> None:
+    """Lengths of a data frame (§4.3)."""
+    if size < DATA_FRAME_MIN:
+        raise MalformedFrame(Reason.TOO_SHORT, f"{size} bytes; a data frame has at least {DATA_FRAME_MIN}")
+    f_opts_len = phy[5] & FOPTS_LEN_MASK
+    f_port_at = FOPTS_OFFSET + f_opts_len
+    if f_port_at + MIC_SIZE > size:
+        raise MalformedFrame(
+            Reason.FOPTS_OVERFLOW, f"FOptsLen is {f_opts_len}, {size - DATA_FRAME_MIN} bytes are there"
+        )
+    if f_opts_len and f_port_at + MIC_SIZE < size and phy[f_port_at] == 0:
+        raise MalformedFrame(Reason.FPORT0_WITH_FOPTS, "FPort 0 and FOpts in one frame")
+
+
+def _check_join(phy: bytes, size: int, m_type: int) -> None:
+    """Lengths of join-request, join-accept and rejoin-request (§6.2)."""
+    if m_type == MType.JOIN_REQUEST:
+        if size != JOIN_REQUEST_SIZE:
+            raise MalformedFrame(
+                Reason.BAD_JOIN_REQUEST_LENGTH, f"{size} bytes; a join-request has {JOIN_REQUEST_SIZE}"
+            )
+    elif m_type == MType.JOIN_ACCEPT:
+        if size not in JOIN_ACCEPT_SIZES:
+            raise MalformedFrame(Reason.BAD_JOIN_ACCEPT_LENGTH, f"{size} bytes; a join-accept has 17 or 33")
+    elif phy[1] not in REJOIN_SIZES:
+        raise MalformedFrame(Reason.BAD_REJOIN_TYPE, f"rejoin type {phy[1]}; there are 0, 1 and 2")
+    elif size != REJOIN_SIZES[phy[1]]:
+        raise MalformedFrame(
+            Reason.BAD_REJOIN_LENGTH, f"{size} bytes; a rejoin-request {phy[1]} has {REJOIN_SIZES[phy[1]]}"
+        )
+
+
+def _parse_data(phy: bytes) -> DataFrame:
+    """A data frame whose lengths were checked."""
+    message = phy[:-MIC_SIZE]
+    if len(message) > FOPTS_OFFSET + (phy[5] & FOPTS_LEN_MASK):
+        o = _parse_with_port(message)
+        f_port, frm_payload = o["f_port"], o["frm_payload"]
+    else:
+        o = _parse_without_port(message)
+        f_port, frm_payload = None, b""
+    return DataFrame(
+        o["mhdr"],
+        DevAddr(o["dev_addr"]),
+        o["f_ctrl"],
+        o["fcnt"],
+        o["f_opts"],
+        f_port,
+        frm_payload,
+        phy[-MIC_SIZE:],
+        message,
+    )
+
+
+def _parse_join(phy: bytes) -> Frame:
+    o = _parse_join_request(phy)
+    return JoinRequest(o["mhdr"], EUI64(o["join_eui"]), EUI64(o["dev_eui"]), DevNonce(o["dev_nonce"]), o["mic"])
+
+
+def _parse_rejoin(phy: bytes) -> Frame:
+    by_join_eui = phy[1] == 1
+    o = _parse_rejoin_by_join_eui(phy) if by_join_eui else _parse_rejoin_by_net_id(phy)
+    return RejoinRequest(
+        mhdr=o["mhdr"],
+        rejoin_type=o["rejoin_type"],
+        net_id=None if by_join_eui else NetID(o["net_id"]),
+        join_eui=EUI64(o["join_eui"]) if by_join_eui else None,
+        dev_eui=EUI64(o["dev_eui"]),
+        rj_count=o["rj_count"],
+        mic=o["mic"],
+    )
+
+
+def _parse_opaque_join_accept(phy: bytes) -> Frame:
+    return JoinAccept(phy[0], phy[1:])
+
+
+def _parse_proprietary(phy: bytes) -> Frame:
+    return Proprietary(phy[0], phy[1:])
+
+
+_PARSERS: dict[int, Callable[[bytes], Frame]] = {
+    MType.JOIN_REQUEST: _parse_join,
+    MType.JOIN_ACCEPT: _parse_opaque_join_accept,
+    MType.REJOIN_REQUEST: _parse_rejoin,
+    MType.PROPRIETARY: _parse_proprietary,
+}
