@@ -93,10 +93,9 @@ class MicContext(msgspec.Struct, frozen=True):
 class SessionCrypto:
     """The prepared keys of one session."""
 
-    __slots__ = ("_app_s_key", "_f_nwk", "_keys", "_nwk_enc", "_s_nwk")
+    __slots__ = ("_app_s_key", "_f_nwk", "_nwk_enc", "_s_nwk")
 
     def __init__(self, keys: SessionKeys) -> None:
-        self._keys = keys
         self._f_nwk = PreparedKey(keys.f_nwk_s_int_key)
         one_key = keys.s_nwk_s_int_key == keys.f_nwk_s_int_key
         self._s_nwk = self._f_nwk if one_key else PreparedKey(keys.s_nwk_s_int_key)
@@ -107,6 +106,10 @@ class SessionCrypto:
     def sealed(self) -> bool:
         """Whether application payloads stay encrypted here."""
         return self._app_s_key is None
+
+    def network_key_check(self, label: bytes) -> bytes:
+        """Sixteen bytes that identify the network keys without revealing them: a CMAC chain over `label`."""
+        return self._f_nwk.cmac(self._s_nwk.cmac(self._nwk_enc.cmac(label)))
 
     def mic_1_0(self, message: bytes, direction: Direction, dev_addr: DevAddr, fcnt32: FCnt32) -> bytes:
         """MIC of a data frame of 1.0 under NwkSKey (TS001-1.0.4 §4.4): four bytes."""

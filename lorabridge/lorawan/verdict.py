@@ -34,8 +34,7 @@ class Verdict(_Documented):
     )
     DUPLICATE = (
         "duplicate",
-        "A frame just accepted, heard by another antenna or gateway inside the window: only its reception metadata "
-        "is forwarded.",
+        "A frame just accepted, heard by another antenna or gateway inside the window: only metadata is forwarded.",
     )
     RETRANSMISSION = (
         "retransmission",
@@ -47,8 +46,7 @@ class Verdict(_Documented):
     )
     COUNTER_RESET = (
         "counter_reset",
-        "The MIC verifies under a counter restarted from a low value: the device lost its counter. Refused, or held "
-        "until confirmed, as the device's counter_policy says.",
+        "The MIC verifies under a counter restarted from a low value. Refused, or held, as counter_policy says.",
     )
     COUNTER_GAP = (
         "counter_gap",

@@ -58,6 +58,13 @@ class Region(msgspec.Struct, frozen=True, kw_only=True):
             return sum(run.count for run in self.channels) + added_hz.index(frequency_hz)
         return None
 
+    def tx_ch_candidates(self, frequency_hz: int, data_rate: DataRate, added_hz: tuple[int, ...]) -> tuple[int, ...]:
+        """What TxCh of an uplink can be: one index for a known channel, for an unknown one every free index."""
+        known = self.tx_ch(frequency_hz, data_rate, added_hz)
+        if known is not None:
+            return (known,)
+        return tuple(range(sum(run.count for run in self.channels) + len(added_hz), self.max_channels))
+
 
 def _lora(bandwidth_khz: int, *spreading_factors: int) -> tuple[DataRate, ...]:
     return tuple(LoraDataRate(sf, bandwidth_khz * _KHZ) for sf in spreading_factors)
@@ -90,7 +97,7 @@ _ALL = (
     Region(
         name="US915",
         section="2.5",
-        data_rates=(*_lora(125, 10, 9, 8, 7), *_lora(500, 8), None, None, *_lora(125, 6, 5)),
+        data_rates=(*_lora(125, 10, 9, 8, 7), *_lora(500, 8)),
         channels=(
             Channels(902_300 * _KHZ, 200 * _KHZ, 64, 0),
             Channels(903_000 * _KHZ, 1600 * _KHZ, 8, 64, 500 * _KHZ),
@@ -114,7 +121,7 @@ _ALL = (
     Region(
         name="AU915",
         section="2.8",
-        data_rates=(*_DR0_TO_5, *_lora(500, 8), None, None, *_lora(125, 6, 5)),
+        data_rates=(*_DR0_TO_5, *_lora(500, 8)),
         channels=(
             Channels(915_200 * _KHZ, 200 * _KHZ, 64, 0),
             Channels(915_900 * _KHZ, 1600 * _KHZ, 8, 64, 500 * _KHZ),
@@ -161,8 +168,8 @@ _ALL = (
         section="LoRa 2.4 GHz regional parameters 1.0",
         data_rates=_lora(812, 12, 11, 10, 9, 8, 7, 6, 5),
         channels=(
-            Channels(2_403_000 * _KHZ, 22_000 * _KHZ, 2, 0, 812 * _KHZ),
-            Channels(2_479_000 * _KHZ, 1, 1, 2, 812 * _KHZ),
+            Channels(2_403_000 * _KHZ, 76_000 * _KHZ, 2, 0, 812 * _KHZ),
+            Channels(2_425_000 * _KHZ, 200 * _KHZ, 1, 2, 812 * _KHZ),
         ),
         max_channels=16,
     ),
