@@ -1,0 +1,139 @@
+"""What each kind of record is called in the cloud, within the limits of AWS IoT Core.
+
+Limits: 256 bytes and 7 slashes a topic, the prefix `$aws/rules/<rule>/` of Basic Ingest not counted
+(AWS IoT Core quotas; developer guide, Basic Ingest). Everything is checked at configuration time,
+with the longest value of every placeholder, so that no record can meet a topic that does not fit.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from lorabridge.errors import Problem
+from lorabridge.lorawan.events import EventKind
+from lorabridge.lorawan.types import EUI64
+from lorabridge.settings import did_you_mean
+
+MAX_TOPIC_BYTES = 256
+MAX_TOPIC_SLASHES = 7
+
+_RULE_NAME = re.compile(r"[A-Za-z0-9_]{1,128}")
+_PLACEHOLDERS = {"gateway_id": "", "kind": "", "dev_eui": ""}
+_WITH_DEVICE = (EventKind.UPLINK, EventKind.UPLINK_COPY)
+_LONGEST_DEV_EUI = EUI64(0xFFFF_FFFF_FFFF_FFFF)
+
+
+class TopicSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[aws_iot.topics]`: one template a kind; `{gateway_id}` and `{kind}` everywhere, `{dev_eui}` for uplinks."""
+
+    uplink: Annotated[str, Meta(description="topic of verified uplinks")] = "lorabridge/{gateway_id}/uplink/{dev_eui}"
+    uplink_copy: Annotated[str, Meta(description="topic of further receptions of an uplink")] = (
+        "lorabridge/{gateway_id}/uplink_copy/{dev_eui}"
+    )
+    security: Annotated[str, Meta(description="topic of security events")] = "lorabridge/{gateway_id}/security"
+    gateway_stats: Annotated[str, Meta(description="topic of statistics")] = "lorabridge/{gateway_id}/gateway_stats"
+    status: Annotated[str, Meta(description="topic of birth, last will and clean stop")] = (
+        "lorabridge/{gateway_id}/status"
+    )
+    basic_ingest_rule: Annotated[
+        str,
+        Meta(
+            description="name of an AWS IoT rule: every kind but `status` is published under `$aws/rules/<rule>/`, "
+            "straight to that rule (Basic Ingest); nobody can subscribe to such topics, nor do they keep a last will"
+        ),
+    ] = ""
+
+
+class Topics:
+    """The topics of one gateway. `check` must have found nothing wrong with the settings."""
+
+    def __init__(self, settings: TopicSettings, gateway_id: str) -> None:
+        self._templates = {kind: _filled(settings, kind, gateway_id) for kind in EventKind}
+
+    def topic(self, kind: EventKind, dev_eui: EUI64 | None) -> str:
+        """The topic of a record of `kind`; `dev_eui` is used by the kinds that always have one."""
+        before, placeholder, after = self._templates[kind]
+        return f"{before}{dev_eui}{after}" if placeholder else before
+
+
+def check(settings: TopicSettings, gateway_id: str, where: str = "aws_iot.topics") -> list[Problem]:
+    """Everything that is wrong with the topics of this gateway; `where` is the place of the table."""
+    problems = _check_gateway_id(gateway_id, where)
+    stand_in = "gateway" if problems else gateway_id  # one wrong id is one problem, not one more in every template
+    rule = settings.basic_ingest_rule
+    if rule and not _RULE_NAME.fullmatch(rule):
+        what = "is not the name of an AWS IoT rule"
+        hint = "letters, digits and _ only; the name alone, without $aws/rules/"
+        problems.append(Problem(where=f"{where}.basic_ingest_rule", what=what, hint=hint))
+    for kind in EventKind:
+        problems += _check_template(_template(settings, kind), kind, stand_in, f"{where}.{kind.value}")
+    return problems
+
+
+def _check_gateway_id(gateway_id: str, where: str) -> list[Problem]:
+    if gateway_id and not set(gateway_id) & set("/+#${}") and gateway_id.isprintable():
+        return []
+    what = f"the gateway id {gateway_id!r} cannot stand in a topic"
+    return [Problem(where=where, what=what, hint="it must not be empty nor contain / + # $ { } or control characters")]
+
+
+def _check_template(template: str, kind: EventKind, gateway_id: str, where: str) -> list[Problem]:
+    """What is wrong with one template; its form first, and only a well-formed one is filled in and measured."""
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        return [Problem(where=where, what=f"is no template: {error}", hint="write placeholders as {gateway_id}")]
+    problems: list[Problem] = []
+    for name in names:
+        if name not in _PLACEHOLDERS:
+            what = f"unknown placeholder {{{name}}}"
+            problems.append(Problem(where=where, what=what, hint=did_you_mean(name, _PLACEHOLDERS)))
+        elif name == "dev_eui" and kind not in _WITH_DEVICE:
+            hint = "use it in uplink and uplink_copy only"
+            problems.append(Problem(where=where, what=f"a {kind.value} record may have no device", hint=hint))
+        elif template.count(f"{{{name}}}") != names.count(name):
+            what = "a placeholder is a name in braces, without conversion or format"
+            problems.append(Problem(where=where, what=what, hint=f"write {{{name}}}"))
+    if names.count("dev_eui") > 1:
+        problems.append(Problem(where=where, what="{dev_eui} stands in it twice", hint="once is enough"))
+    return problems or _check_topic(
+        template.format(gateway_id=gateway_id, kind=kind.value, dev_eui=_LONGEST_DEV_EUI), where
+    )
+
+
+def _check_topic(topic: str, where: str) -> list[Problem]:
+    """What is wrong with a topic as it will be published, its Basic Ingest prefix left out."""
+    slashes, size = topic.count("/"), len(topic.encode("utf-8", "replace"))
+    wrong = {
+        "a level of the topic is empty": (not all(topic.split("/")), "no / at the start or end, and no //"),
+        "wildcards cannot be published to": (bool(set(topic) & set("+#")), "remove + and #"),
+        "topics that start with $ are reserved": (topic.startswith("$"), "for Basic Ingest set basic_ingest_rule"),
+        "control characters do not belong into a topic": (not topic.isprintable(), "printable characters only"),
+        f"{slashes} slashes, AWS IoT allows {MAX_TOPIC_SLASHES}": (slashes > MAX_TOPIC_SLASHES, "use fewer levels"),
+        f"{size} bytes, AWS IoT allows {MAX_TOPIC_BYTES}": (size > MAX_TOPIC_BYTES, "shorten it or the gateway id"),
+    }
+    return [Problem(where=where, what=what, hint=hint) for what, (is_wrong, hint) in wrong.items() if is_wrong]
+
+
+def _template(settings: TopicSettings, kind: EventKind) -> str:
+    return {
+        EventKind.UPLINK: settings.uplink,
+        EventKind.UPLINK_COPY: settings.uplink_copy,
+        EventKind.SECURITY: settings.security,
+        EventKind.GATEWAY_STATS: settings.gateway_stats,
+        EventKind.STATUS: settings.status,
+    }[kind]
+
+
+def _filled(settings: TopicSettings, kind: EventKind, gateway_id: str) -> tuple[str, str, str]:
+    """A template with everything but the device filled in, parted where the device goes."""
+    rule = settings.basic_ingest_rule
+    prefix = f"$aws/rules/{rule}/" if rule and kind is not EventKind.STATUS else ""
+    device = "{dev_eui}"
+    filled = _template(settings, kind).format(gateway_id=gateway_id, kind=kind.value, dev_eui=device)
+    return (prefix + filled).partition(device)
