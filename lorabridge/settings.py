@@ -11,6 +11,7 @@ import difflib
 import re
 import types
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, Union, get_args, get_origin
 
 import msgspec
@@ -38,6 +39,10 @@ class Duration(float):
             raise ValueError('expected a duration such as "500ms", "30s", "10min", "2h" or "7d"')
         return cls(float(found[1]) * cls._UNITS[found[2]])
 
+    def __str__(self) -> str:
+        unit = next((unit for unit in ("d", "h", "min", "s") if self and not self % self._UNITS[unit]), "ms")
+        return f"{self / self._UNITS[unit]:.12g}{unit}" if self else "0s"
+
 
 class ByteSize(int):
     """Bytes; written as `"64KiB"`, `"256MiB"`, `"1GiB"`, or a number of bytes."""
@@ -62,6 +67,10 @@ class ByteSize(int):
         if found is None:
             raise ValueError('expected a size such as "64KiB", "256MiB" or "1GiB"')
         return cls(int(found[1]) * cls._UNITS[found[2]])
+
+    def __str__(self) -> str:
+        unit = next((unit for unit in ("GiB", "MiB", "KiB") if self and not self % self._UNITS[unit]), "B")
+        return f"{int(self) // self._UNITS[unit]}{unit}"
 
 
 def read_table(cls: type[T], table: Mapping[str, Any], where: str, problems: list[Problem], path: str = "") -> T | None:
@@ -93,7 +102,7 @@ def read_table(cls: type[T], table: Mapping[str, Any], where: str, problems: lis
 
 def _read_value(kind: Any, value: Any, where: str, problems: list[Problem], place: str) -> Any:
     """One value of a table: nested tables and arrays of tables by their own fields, the rest by msgspec."""
-    bare = _bare(kind)
+    bare = bare_type(kind)
     if isinstance(bare, type) and issubclass(bare, msgspec.Struct) and isinstance(value, Mapping):
         return read_table(bare, value, where, problems, place)
     if get_origin(bare) is tuple and isinstance(value, list):
@@ -106,14 +115,14 @@ def _read_value(kind: Any, value: Any, where: str, problems: list[Problem], plac
         return None
 
 
-def _bare(kind: Any) -> Any:
-    """`kind` without Annotated and without `| None`."""
+def bare_type(kind: Any) -> Any:
+    """`kind` without its Annotated and its `| None`."""
     while get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
     if get_origin(kind) in (Union, types.UnionType):
         members = [member for member in get_args(kind) if member is not type(None)]
         if len(members) == 1:
-            return _bare(members[0])
+            return bare_type(members[0])
     return kind
 
 
@@ -128,6 +137,10 @@ def _decode(kind: type, value: Any) -> Any:
         if not isinstance(value, str):
             raise ValueError("expected hex digits in quotes")
         return kind.parse(value)
+    if kind is Path:
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise ValueError("expected a path in quotes")
+        return Path(value)
     raise NotImplementedError(kind)
 
 
@@ -145,6 +158,15 @@ def describe(kind: Any) -> str:
             if isinstance(extra, msgspec.Meta) and extra.description:
                 return extra.description
     return ""
+
+
+def examples(kind: Any) -> list[Any]:
+    """The examples that the field's type carries."""
+    if get_origin(kind) is Annotated:
+        for extra in get_args(kind)[1:]:
+            if isinstance(extra, msgspec.Meta) and extra.examples:
+                return list(extra.examples)
+    return []
 
 
 def did_you_mean(word: str, known: Mapping[str, Any] | list[str]) -> str:
