@@ -1,0 +1,89 @@
+"""What goes into the store and comes out of it, how it is configured, and how it fails."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from lorabridge.errors import ConfigError, TransientError
+from lorabridge.lorawan.events import EventKind, Record
+from lorabridge.lorawan.session import Session
+from lorabridge.lorawan.types import EUI64, FCnt32
+from lorabridge.settings import ByteSize
+
+RECORD_OVERHEAD = 48
+"""Bytes that a record counts in the outbox beside its payload: its row and its share of the page."""
+
+
+class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[store]`: where sessions and unsent records survive."""
+
+    path: Annotated[str, msgspec.Meta(description="The database file; its directory is made when it is missing.")] = (
+        "/var/lib/lorabridge/lorabridge.db"
+    )
+    durability: Annotated[
+        Literal["power-loss", "process"],
+        msgspec.Meta(
+            description='"power-loss": a frame is written through to the disk before it is sent on; a power cut loses '
+            'nothing. "process": written through every few megabytes only; a crash of the bridge loses nothing, but '
+            "after a power cut the last frames are gone and their counters with them, so that they could be replayed."
+        ),
+    ] = "power-loss"
+    outbox_max_bytes: Annotated[
+        ByteSize,
+        msgspec.Meta(
+            description="Most bytes of unsent records; beyond it the least valuable, oldest ones are dropped."
+        ),
+    ] = ByteSize(512 << 20)
+    outbox_max_records: Annotated[int, msgspec.Meta(ge=1, description="Most unsent records, likewise.")] = 2_000_000
+    parked_max_records: Annotated[
+        int,
+        msgspec.Meta(ge=0, description="Most records kept for inspection that the endpoint refused; oldest go first."),
+    ] = 1000
+
+
+class SessionChange(msgspec.Struct, frozen=True):
+    """A session's new value, to be stored only if nobody changed the session in between."""
+
+    session: Session
+    """`session.generation` is `expected_generation` + 1."""
+    expected_generation: int
+    """The generation that is stored now; -1: the session is new."""
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes true together or not at all."""
+
+    changes: tuple[SessionChange, ...] = ()
+    records: tuple[Record, ...] = ()
+    heard: tuple[tuple[bytes, FCnt32, bytes], ...] = ()
+    """(session_id, fcnt32, mic) for the history of policy `confirm`."""
+
+
+class StoredRecord(msgspec.Struct, frozen=True):
+    """A record of the outbox."""
+
+    id: int
+    """Ascending, never used twice while the store is open."""
+    kind: EventKind
+    dev_eui: EUI64 | None
+    payload: bytes
+    stored_at: int
+    """Nanoseconds since the Unix epoch."""
+
+
+class StoreFull(TransientError):  # noqa: N818  # named by the state, like the verdicts
+    """The disk has no room for the transaction; nothing of it was stored."""
+
+
+class StoreUnavailable(TransientError):  # noqa: N818  # named by the state, like the verdicts
+    """The disk or the database would not be written just now; nothing of the transaction was stored."""
+
+
+class StoreConflict(Exception):  # noqa: N818  # named by the state, like the verdicts
+    """A session had another generation than expected: two writers, or our bug. Nothing of the batch was stored."""
+
+
+class StoreDamaged(ConfigError):  # noqa: N818  # named by the state, like the verdicts
+    """The database does not hold together, or is gone. The operator decides: counters are at stake."""

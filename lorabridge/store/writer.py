@@ -1,0 +1,238 @@
+"""The one thread that touches the database, and the queue before it.
+
+Natural batching: whatever waits when a transaction ends goes into the next one together, so that one
+write-through serves many frames when the disk is slow, and nobody waits for company when it is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from lorabridge.lorawan.session import Session
+from lorabridge.store import outbox, sessions
+from lorabridge.store.connection import open_database, translate
+from lorabridge.store.files import Lock, damaged, prepare_folder
+from lorabridge.store.outbox import Books
+from lorabridge.store.values import Batch, StoreConflict, StoredRecord, StoreSettings
+
+_VACUUM_EVERY_S = 1.0
+_VACUUM_PAGES = 256
+_VACUUM_MIN_FREE = 1024
+"""Free pages (4 MiB) that a file may keep for the next outage."""
+
+
+class Job:
+    """Something for the writer to do, and the future that hears how it went."""
+
+    __slots__ = ("done_ids", "future")
+
+    def __init__(self, future: asyncio.Future[object] | None, done_ids: list[int]) -> None:
+        self.future = future
+        self.done_ids = done_ids
+        """Acknowledged records that ride along."""
+
+
+class CommitJob(Job):
+    """Store a batch."""
+
+    __slots__ = ("batch",)
+
+    def __init__(self, future: asyncio.Future[object], done_ids: list[int], batch: Batch) -> None:
+        super().__init__(future, done_ids)
+        self.batch = batch
+
+
+class ParkJob(Job):
+    """Move a record out of the way."""
+
+    __slots__ = ("reason", "record_id")
+
+    def __init__(self, future: asyncio.Future[object], done_ids: list[int], record_id: int, reason: str) -> None:
+        super().__init__(future, done_ids)
+        self.record_id = record_id
+        self.reason = reason
+
+
+class ReadJob(Job):
+    """Read records."""
+
+    __slots__ = ("after_id", "limit")
+
+    def __init__(self, future: asyncio.Future[object], done_ids: list[int], after_id: int, limit: int) -> None:
+        super().__init__(future, done_ids)
+        self.after_id = after_id
+        self.limit = limit
+
+
+class CloseJob(Job):
+    """End the thread."""
+
+    __slots__ = ()
+
+
+Outcome = tuple[Job, object]
+"""A job and its result, or the exception it ends with."""
+
+
+class Writer:
+    """Runs jobs on its own thread; outcomes go to `deliver`, which is called on that thread."""
+
+    def __init__(
+        self, settings: StoreSettings, clock: Callable[[], int], deliver: Callable[[list[Outcome]], None]
+    ) -> None:
+        self._settings = settings
+        self._path = Path(settings.path)
+        self._clock = clock
+        self._deliver = deliver
+        self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._undeleted: set[int] = set()
+        self._vacuumed_at = 0.0
+        self._connection: sqlite3.Connection
+        self._lock: Lock
+        self._thread: threading.Thread | None = None
+        self.books = Books()
+        """As of the last commit; replaced, never changed."""
+        self.commits = 0
+        self.failures = 0
+
+    def open(self) -> dict[bytes, Session]:
+        """Lock, open and check the database, and start the thread. Blocks. Raises ConfigError, TransientError."""
+        prepare_folder(self._path)
+        self._lock = Lock.take(self._path)
+        try:
+            self._connection = open_database(self._path, self._settings.durability)
+            try:
+                found = self._load()
+            except BaseException:
+                self._connection.close()
+                raise
+        except BaseException:
+            self._lock.release()
+            raise
+        # A daemon thread: an interpreter that ends without close() must not wait for it; transactions are atomic.
+        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
+        self._thread.start()
+        return found
+
+    def _load(self) -> dict[bytes, Session]:
+        """What memory holds of the database."""
+        try:
+            self.books = outbox.load_books(self._connection)
+            return sessions.load_sessions(self._connection)
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
+        except ValueError as error:  # includes msgspec's errors
+            raise damaged(self._path, f"the database is damaged: a session cannot be read ({error})") from None
+
+    def put(self, job: Job) -> None:
+        """Queue a job; its outcome is delivered later."""
+        self._queue.put(job)
+
+    def join(self) -> None:
+        """Wait for the thread to end after a CloseJob."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        """The thread: take all that waits, do it, deliver, again."""
+        while True:
+            jobs = [self._queue.get()]
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    jobs.append(self._queue.get_nowait())
+            self._undeleted.update(*(job.done_ids for job in jobs))
+            self._deliver(self._write([job for job in jobs if isinstance(job, CommitJob | ParkJob)]))
+            self._deliver([(job, self._read(job)) for job in jobs if isinstance(job, ReadJob)])
+            closing = [job for job in jobs if isinstance(job, CloseJob)]
+            if closing:
+                self._close()
+                self._deliver([(job, None) for job in closing])
+                return
+            self._tidy()
+
+    def _write(self, jobs: list[CommitJob | ParkJob]) -> list[Outcome]:
+        """All jobs in one transaction; when one is in conflict, each in its own, so that it fails alone."""
+        try:
+            return list(zip(jobs, self._transaction(jobs), strict=True))
+        except StoreConflict as error:
+            if len(jobs) > 1:
+                return [outcome for job in jobs for outcome in self._write([job])]
+            return [(jobs[0], error)]
+        except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to those who wait, not to this thread
+            self.failures += 1
+            return [(job, error) for job in jobs]
+
+    def _transaction(self, jobs: list[CommitJob | ParkJob]) -> list[object]:
+        """One transaction: the jobs, the acknowledged records, the bounds. The results, once all of it is durable."""
+        if not jobs and not self._undeleted:
+            return []
+        connection, books, now = self._connection, self.books.copy(), self._clock()
+        deleted = set(self._undeleted)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            outbox.delete(connection, books, deleted)
+            results = [self._apply(job, books, now) for job in jobs]
+            dropped = outbox.drop_excess(connection, books, self._settings)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
+        finally:
+            if connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+        self.books = books
+        self.commits += 1
+        self._undeleted -= deleted
+        if dropped:
+            results = [[record for record in stored if record.id not in dropped] for stored in results]
+        return list(results)
+
+    def _apply(self, job: CommitJob | ParkJob, books: Books, now: int) -> list[StoredRecord]:
+        """One job inside the transaction."""
+        if isinstance(job, ParkJob):
+            keep = self._settings.parked_max_records
+            outbox.park(self._connection, books, job.record_id, job.reason, now, keep)
+            return []
+        batch = job.batch
+        if batch.changes:
+            sessions.apply_changes(self._connection, batch.changes, now)
+        if batch.heard:
+            sessions.remember(self._connection, batch.heard)
+        return outbox.append(self._connection, books, batch.records, now)
+
+    def _read(self, job: ReadJob) -> object:
+        """The records, or the exception."""
+        try:
+            return outbox.read(self._connection, job.after_id, job.limit, self._undeleted)
+        except sqlite3.Error as error:
+            return translate(error, self._path)
+
+    def _tidy(self) -> None:
+        """Give free pages back to the file system, a little at a time, when nobody waits."""
+        now = time.monotonic()
+        if now - self._vacuumed_at < _VACUUM_EVERY_S or not self._queue.empty():
+            return
+        self._vacuumed_at = now
+        with contextlib.suppress(sqlite3.Error):  # the next transaction will say what is wrong, to somebody who waits
+            free, pages = (
+                self._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_count")
+            )
+            if free > _VACUUM_MIN_FREE and free > pages // 4:
+                # Frees one page a step; only a script is stepped to its end although it has no columns.
+                self._connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+
+    def _close(self) -> None:
+        """Empty the log into the database and let go of both."""
+        self._write([])
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+        self._lock.release()
