@@ -104,6 +104,12 @@ class DevAddr(_WireInt):
         bits = _NWK_ID_BITS[kind]
         return int(self) >> (31 - kind - bits) & ((1 << bits) - 1)
 
+    @property
+    def prefix_bits(self) -> int:
+        """How many leading bits name the network: the type prefix and the NwkID; 8 for the reserved prefix."""
+        kind = self.net_id_type
+        return 8 if kind is None else kind + 1 + _NWK_ID_BITS[kind]
+
     def belongs_to(self, net_id: NetID) -> bool:
         """Whether this address carries the prefix of `net_id`."""
         return self.net_id_type == net_id.type and self.nwk_id == net_id.nwk_id

@@ -1,0 +1,174 @@
+"""The answer to one question of `lorabridge decode`: the frame taken apart and, where devices are given, judged.
+
+The verdict is the real engine's; its state lives in memory and ends with the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from lorabridge.lorawan.air import CrcStatus, LoraDataRate, Reception
+from lorabridge.lorawan.device import Device
+from lorabridge.lorawan.engine import Decision, Engine, Network
+from lorabridge.lorawan.frame import MalformedFrame
+from lorabridge.lorawan.inspection import Known, KnownKeys, inspect
+from lorabridge.lorawan.question import BadQuestion, Fault, Question, read_bytes, read_object, read_question
+from lorabridge.lorawan.session import History
+from lorabridge.lorawan.table import SessionTable
+from lorabridge.lorawan.types import EUI64, DevAddr, FCnt32
+from lorabridge.lorawan.verdict import Reason, Verdict
+
+_STEP_NS = 10_000_000_000
+"""Between lines that do not say when they were heard: past every window for copies, so that their order decides."""
+_FIRST_AT_NS = 946_684_800_000_000_000
+_GATEWAY = EUI64(0)
+_FREQUENCY_HZ = 868_100_000
+_DATA_RATE = LoraDataRate(7, 125_000)
+
+
+class _Heard(History):
+    """The frames heard in this run."""
+
+    def __init__(self) -> None:
+        self.frames: set[tuple[bytes, FCnt32, bytes]] = set()
+
+    def heard(self, session_id: bytes, fcnt32: FCnt32, mic: bytes) -> bool:
+        return (session_id, fcnt32, mic) in self.frames
+
+
+class Judge:
+    """Judges questions in their order as the daemon would judge receptions."""
+
+    def __init__(self, devices: Iterable[Device], region: str | None = None) -> None:
+        self._devices = tuple(devices)
+        self._table = SessionTable(self._devices, {}, region)
+        self._history = _Heard()
+        self._engine = Engine(self._table, _network(self._devices), self._history)
+        self._at = _FIRST_AT_NS
+
+    def judge(self, question: Question) -> Decision:
+        """The decision for a frame, made true at once."""
+        self._at = self._at + _STEP_NS if question.received_at is None else question.received_at
+        reception = Reception(
+            phy_payload=question.phy_payload,
+            received_at=self._at,
+            gateway_eui=_GATEWAY if question.gateway_eui is None else question.gateway_eui,
+            source="decode",
+            crc=CrcStatus.OK,
+            frequency_hz=_FREQUENCY_HZ if question.frequency_hz is None else question.frequency_hz,
+            data_rate=_DATA_RATE if question.data_rate is None else question.data_rate,
+        )
+        (decision,) = self._engine.judge_all([reception])
+        if decision.session is not None:
+            self._table.advance([decision.session])
+        if decision.heard is not None:
+            self._history.frames.add(decision.heard)
+        return decision
+
+    def candidates(self, answer: dict[str, Any], decision: Decision) -> list[Device]:
+        """Whose the frame is, when it is proved, else whose it claims to be."""
+        if decision.device is not None:
+            return [device for device in self._devices if device.dev_eui == decision.device.dev_eui]
+        claims = (answer.get("dev_addr"), answer.get("dev_eui"))
+        return [device for device in self._devices if str(device.dev_addr) in claims or str(device.dev_eui) in claims]
+
+
+def answer_line(line: bytes | None, judge: Judge | None) -> dict[str, Any]:
+    """The answer to a line of JSON (None: one that was too long to be read). It never raises."""
+    if line is None:
+        return _refused(None, Fault.BAD_JSON.value, "the line is too long")
+    question_id = None
+    try:
+        fields = read_object(line)
+        question_id = fields.get("id")
+        question = read_question(fields)
+    except BadQuestion as error:
+        return _refused(error.question_id if question_id is None else question_id, error.fault.value, str(error))
+    return {"id": question_id, **_answer(question, judge)}
+
+
+def answer_text(text: str, judge: Judge | None) -> dict[str, Any]:
+    """The answer to nothing but a frame in hex or base64, without `id`."""
+    try:
+        phy_payload = read_bytes(text)
+    except ValueError as error:
+        return {"ok": False, "error": {"reason": Fault.BAD_INPUT.value, "message": str(error)}}
+    return _answer(Question(phy_payload=phy_payload, known=Known()), judge)
+
+
+def _refused(question_id: Any, reason: str, message: str) -> dict[str, Any]:
+    return {"id": question_id, "ok": False, "error": {"reason": reason, "message": message}}
+
+
+def _answer(question: Question, judge: Judge | None) -> dict[str, Any]:
+    try:
+        answer = inspect(question.phy_payload, question.known)
+    except MalformedFrame as error:
+        fields: dict[str, Any] = {"ok": False, "error": {"reason": error.reason.value, "message": str(error)}}
+        if judge is not None:
+            wrong_way = error.reason is Reason.WRONG_DIRECTION
+            fields["verdict"] = (Verdict.WRONG_DIRECTION if wrong_way else Verdict.MALFORMED).value
+        return fields
+    if judge is not None:
+        answer = _judged(answer, question, judge)
+    return {"ok": True, **answer}
+
+
+def _judged(answer: dict[str, Any], question: Question, judge: Judge) -> dict[str, Any]:
+    """The answer with its verdict and, unless the question brought keys of its own, by the keys of the device."""
+    decision = judge.judge(question)
+    name = None
+    for device in judge.candidates(answer, decision):
+        proved = decision.device is not None
+        known = _with_device(question.known, device, decision.fcnt32)
+        attempt = inspect(question.phy_payload, known)
+        if not (proved or attempt["mic_valid"]):
+            continue
+        name = device.name
+        if question.known.keys == KnownKeys():
+            answer = attempt
+            if proved and not answer["mic_valid"]:
+                # The engine knew data rate, channel and acknowledged counter; `inspect` was not told.
+                answer["mic_valid"] = True
+                answer.pop("mic_detail", None)
+        break
+    if decision.verdict is Verdict.BAD_MIC and question.known.keys == KnownKeys():
+        answer["mic_valid"] = False
+        answer.pop("mic_detail", None)
+    return {**answer, "verdict": decision.verdict.value, "verdict_detail": decision.detail, "device": name}
+
+
+def _with_device(known: Known, device: Device, fcnt32: FCnt32 | None) -> Known:
+    """What is known when the frame is taken to be of a device."""
+    keys = KnownKeys(app_key=device.app_key, nwk_key=device.nwk_key)
+    session = device.session_keys
+    if session is not None and device.mac_version.is_1_1:
+        keys = msgspec.structs.replace(
+            keys,
+            f_nwk_s_int_key=session.f_nwk_s_int_key,
+            s_nwk_s_int_key=session.s_nwk_s_int_key,
+            nwk_s_enc_key=session.nwk_s_enc_key,
+            app_s_key=session.app_s_key,
+        )
+    elif session is not None:
+        keys = msgspec.structs.replace(keys, nwk_s_key=session.f_nwk_s_int_key, app_s_key=session.app_s_key)
+    return msgspec.structs.replace(
+        known,
+        keys=keys,
+        mac_version=known.mac_version or device.mac_version,
+        fcnt32=known.fcnt32 if fcnt32 is None else fcnt32,
+    )
+
+
+def _network(devices: Iterable[Device]) -> Network:
+    """Without a configuration, ours are the networks that the addresses of the devices belong to."""
+    return Network(
+        dev_addr_prefixes=tuple({_prefix(device.dev_addr) for device in devices if device.dev_addr is not None})
+    )
+
+
+def _prefix(dev_addr: DevAddr) -> tuple[int, int]:
+    return int(dev_addr), dev_addr.prefix_bits
