@@ -1,0 +1,350 @@
+"""The link to AWS IoT Core: keeps one connection up for ever, publishes within the account's quotas.
+
+What the endpoint does not forgive is prevented here: more than 100 publishes a second (the excess is
+thrown away unanswered), more than 100 without PUBACK, more than one CONNECT a second. What it does not
+tell is inferred: a connection closed in answer to CONNECT, a PUBACK that never comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Protocol
+
+import msgspec
+from msgspec import Meta
+
+from lorabridge.errors import Problem
+from lorabridge.lorawan.events import EventKind
+from lorabridge.settings import ByteSize, Duration
+from lorabridge.upstream import tls, topics
+from lorabridge.upstream.connection import Connection, ConnectionSettings, Message
+from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
+from lorabridge.upstream.pacing import Backoff, TokenBucket
+from lorabridge.upstream.tls import TlsSettings
+from lorabridge.upstream.topics import Topics, TopicSettings
+
+MAX_PAYLOAD = 128 * 1024
+"""AWS IoT closes the connection on a larger publish (MQTT quotas)."""
+_BIRTH_KEY, _FAREWELL_KEY = -1, -2
+"""Keys of our own publishes; a listener's are above 0."""
+_CLOCK_POLL = 1.0
+"""Seconds between looks at a clock that is not set."""
+
+
+class AwsIotSettings(TlsSettings, frozen=True, kw_only=True):
+    """`[aws_iot]`: the endpoint, who we are there, and how hard we may press."""
+
+    thing_name: Annotated[
+        str, Meta(description="name of the thing; also the MQTT client id", min_length=1, max_length=128)
+    ]
+    mqtt_version: Annotated[Literal["3.1.1", "5"], Meta(description="5 names the reason of a refusal")] = "3.1.1"
+    keep_alive: Annotated[Duration, Meta(description="30s to 1200s; a dead link is noticed within twice that")] = (
+        Duration(60)
+    )
+    connect_timeout: Annotated[Duration, Meta(description="from name look-up to CONNACK")] = Duration(30)
+    puback_timeout: Annotated[Duration, Meta(description="a publish unanswered for so long ends the connection")] = (
+        Duration(30)
+    )
+    in_flight: Annotated[
+        int, Meta(description="publishes without PUBACK at a time; AWS IoT allows 100", ge=1, le=100)
+    ] = 100
+    max_publishes_per_second: Annotated[
+        int, Meta(description="AWS IoT throws away what exceeds 100 a second; 0: no limit", ge=0)
+    ] = 80
+    max_bytes_per_second: Annotated[
+        ByteSize, Meta(description="AWS IoT delays what exceeds 512 KiB a second; 0: no limit")
+    ] = ByteSize(480 * 1024)
+    backoff_base: Annotated[
+        Duration, Meta(description="the first retry waits a random part of this, each further up to twice as much")
+    ] = Duration(1)
+    backoff_cap: Annotated[Duration, Meta(description="no retry waits longer than this")] = Duration(120)
+    retain_status: Annotated[
+        bool, Meta(description="keep the last status at the endpoint; the policy must allow iot:RetainPublish")
+    ] = False
+    topics: Annotated[TopicSettings, Meta(description="what the records are called")] = TopicSettings()
+
+
+def check(
+    settings: AwsIotSettings, gateway_id: str, where: str = "aws_iot", now: datetime | None = None
+) -> list[Problem]:
+    """Everything that is wrong with the settings and the files they name; `where` is the place of the table."""
+    problems = tls.check(settings, where, now) + topics.check(settings.topics, gateway_id, f"{where}.topics")
+    if set(settings.thing_name) - set(_THING_CHARACTERS):
+        what, hint = "is not the name of a thing", "letters, digits, - _ and : only"
+        problems.append(Problem(where=f"{where}.thing_name", what=what, hint=hint))
+    least_and_most = {
+        "keep_alive": (settings.keep_alive, 30, 1200),
+        "connect_timeout": (settings.connect_timeout, 1, 300),
+        "puback_timeout": (settings.puback_timeout, 1, 600),
+        "backoff_base": (settings.backoff_base, 0.1, 60),
+        "backoff_cap": (settings.backoff_cap, 1, 3600),
+    }
+    for name, (value, least, most) in least_and_most.items():
+        if not least <= value <= most:
+            hint = f"between {least:g}s and {most:g}s"
+            problems.append(Problem(where=f"{where}.{name}", what=f"{value:g}s is out of range", hint=hint))
+    return problems
+
+
+_THING_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_:"
+
+
+class LinkReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How the link is, for health and logs."""
+
+    state: LinkState = LinkState.STOPPED
+    fault: LinkFault | None = None
+    """Why it went down last; None since it proved itself."""
+    detail: str = ""
+    since: float = 0.0
+    """Seconds since the Unix epoch, by our clock."""
+    retry_in: float | None = None
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds that AWS IoT sets rather than the operator; tests are quicker."""
+
+    connect_interval: float = 1.0
+    """Between two CONNECTs: one a second of one client id."""
+    proved_after: float = 20.0
+    """Online so long and a PUBACK: only then may the next retry be quick again."""
+
+
+class Listener(Protocol):
+    """Who has something to publish; every call comes from the loop and returns at once."""
+
+    def acknowledged(self, key: int) -> None:
+        """The publish with this key has its PUBACK. `ready` follows before long."""
+
+    def disconnected(self, unacknowledged: list[int], culprit: int | None) -> None:
+        """The connection is gone, these publishes with it, the oldest first; `culprit` was refused by name."""
+
+    def ready(self) -> None:
+        """There may be room."""
+
+
+class AwsIot:
+    """The link. `run` keeps it up until `stop`; a listener publishes while `has_room`."""
+
+    def __init__(
+        self,
+        settings: AwsIotSettings,
+        gateway_id: str,
+        *,
+        status: Callable[[str, str], bytes],
+        rng: random.Random,
+        on_change: Callable[[LinkReport], None] = lambda _report: None,
+        clock: Callable[[], float] = time.time,
+        pace: Pace | None = None,
+    ) -> None:
+        """`status(state, detail)` makes the payload of a status record; `rng` is the jitter's."""
+        pace = pace or Pace()
+        self._settings = settings
+        self._status = status
+        self._status_topic = Topics(settings.topics, gateway_id).topic(EventKind.STATUS, None)
+        self._on_change = on_change
+        self._clock = clock
+        self._proved_after = pace.proved_after
+        self._listener: Listener | None = None
+        self._connection: Connection | None = None
+        self._dialling: threading.Thread | None = None
+        self._stopping = asyncio.Event()
+        self._online_since = math.inf
+        self._is_proved = False
+        self._farewell: asyncio.Future[None] | None = None
+        self._said_farewell = False
+        self._wake: asyncio.TimerHandle | None = None
+        self._backoff = Backoff(
+            base=settings.backoff_base, cap=settings.backoff_cap, interval=pace.connect_interval, rng=rng
+        )
+        rate = settings.max_publishes_per_second
+        # A quarter of a second's worth at once: 80 + 20 is what AWS IoT takes in any one second.
+        self._publishes = TokenBucket(rate, max(1.0, rate / 4))
+        self._bytes = TokenBucket(settings.max_bytes_per_second, max(MAX_PAYLOAD, settings.max_bytes_per_second / 4))
+        self._counters: Counter[str] = Counter(
+            {"connections": 0, "published": 0, "acknowledged": 0, "drops": 0}
+            | {f"fault_{fault}": 0 for fault in LinkFault}
+        )
+        self.report = LinkReport(since=clock())
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Named totals since the process began."""
+        return self._counters
+
+    def attach(self, listener: Listener) -> None:
+        """Tell `listener` of everything from now on."""
+        self._listener = listener
+
+    async def run(self) -> None:
+        """Connect, again and again, until `stop`. Only our own bugs leave it as exceptions."""
+        try:
+            while not self._stopping.is_set():
+                await self._wait_for_clock()
+                delay = self._backoff.delay(time.monotonic())
+                if delay > 0:
+                    self._change(LinkState.WAITING, retry_in=delay)
+                    await self._pause(delay)
+                if not self._stopping.is_set():
+                    self._after(await self._connect_once())
+        finally:
+            if self._wake is not None:
+                self._wake.cancel()
+            if self._connection is not None:
+                self._connection.drop(LinkDown(None))
+                self._connection = None
+            self._change(LinkState.STOPPED)
+
+    async def stop(self, limit: float) -> None:
+        """Publish nothing new, wait up to `limit` seconds for PUBACKs, say farewell, DISCONNECT; `run` returns."""
+        deadline = time.monotonic() + limit
+        self._stopping.set()
+        connection = self._connection
+        if connection is None:
+            return
+        if connection.is_up:
+            self._farewell = asyncio.get_running_loop().create_future()
+            self._say_farewell_when_idle()
+            over: set[asyncio.Future[Any]] = {self._farewell, connection.down}
+            await asyncio.wait(over, timeout=max(0.0, deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
+        connection.disconnect()
+
+    async def _wait_for_clock(self) -> None:
+        """Until the clock is set no certificate can be judged, and trying would only blame the wrong one."""
+        while tls.clock_is_unset(now := datetime.fromtimestamp(self._clock(), UTC)) and not self._stopping.is_set():
+            if self.report.fault is not LinkFault.CLOCK_NOT_SET:
+                self._counters[f"fault_{LinkFault.CLOCK_NOT_SET}"] += 1
+                self._change(LinkState.WAITING, LinkDown(LinkFault.CLOCK_NOT_SET, f"it says {now:%Y-%m-%d}"))
+            await self._pause(_CLOCK_POLL)
+
+    async def _pause(self, delay: float) -> None:
+        """Sleep, but not through a `stop`."""
+        try:
+            async with asyncio.timeout(delay):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    async def _connect_once(self) -> LinkDown:
+        """One connection from beginning to end; how it ended."""
+        self._backoff.tried(time.monotonic())
+        if self._dialling is not None and self._dialling.is_alive():  # never more than one thread in a look-up
+            return LinkDown(LinkFault.NAME_NOT_RESOLVED, "the last look-up still hangs")
+        self._change(LinkState.CONNECTING)
+        self._counters["connections"] += 1
+        self._connection = Connection(self._connection_settings(), self, self._clock)
+        self._dialling = self._connection.dial()
+        return await self._connection.down
+
+    def _connection_settings(self) -> ConnectionSettings:
+        settings = self._settings
+        will = Message(self._status_topic, self._status("offline", "connection lost"), settings.retain_status)
+        return ConnectionSettings(
+            tls=settings,
+            client_id=settings.thing_name,
+            mqtt_5=settings.mqtt_version == "5",
+            keep_alive=round(settings.keep_alive),
+            in_flight=settings.in_flight,
+            connect_timeout=settings.connect_timeout,
+            puback_timeout=settings.puback_timeout,
+            will=will,
+        )
+
+    def _after(self, down: LinkDown) -> None:
+        """Draw the consequences of a connection that is over or did not come about."""
+        connection, self._connection = self._connection, None
+        if down.fault is not None:
+            self._counters["drops"] += 1
+            self._counters[f"fault_{down.fault}"] += 1
+            self._change(LinkState.WAITING, down)
+        if connection is not None and self._listener is not None:
+            keys = [key for key, _ in connection.unacknowledged.values() if key > 0]
+            self._listener.disconnected(keys, down.culprit)
+
+    def _change(self, state: LinkState, down: LinkDown | None = None, retry_in: float | None = None) -> None:
+        """Report a new state; the last fault stays in the report until the link has proved itself."""
+        fault, detail = (down.fault, down.detail) if down else (self.report.fault, self.report.detail)
+        self.report = LinkReport(state=state, fault=fault, detail=detail, since=self._clock(), retry_in=retry_in)
+        self._on_change(self.report)
+
+    # What a listener uses.
+
+    def has_room(self, size: int) -> bool:
+        """Whether a payload of `size` bytes may be published now; if only the rate forbids it `ready` comes in time."""
+        connection = self._connection
+        if connection is None or not connection.is_up or self._stopping.is_set():
+            return False
+        if len(connection.unacknowledged) >= connection.window:
+            return False
+        now = time.monotonic()
+        wait = max(self._publishes.wait(1, now), self._bytes.wait(size, now))
+        if wait > 0 and self._wake is None:
+            self._wake = asyncio.get_running_loop().call_later(wait, self._rate_allows)
+        return wait <= 0
+
+    def publish(self, topic: str, payload: bytes, key: int) -> None:
+        """Queue a publish under `key` (> 0), allowed by `has_room`; `flush` when there is no more."""
+        if self._connection is None:
+            raise RuntimeError("publish without has_room")
+        self._publishes.take(1)
+        self._bytes.take(len(payload))
+        self._counters["published"] += 1
+        self._connection.publish(Message(topic, payload), key)
+
+    def flush(self) -> None:
+        """Send what was published."""
+        if self._connection is not None:
+            self._connection.flush()
+
+    def _rate_allows(self) -> None:
+        self._wake = None
+        self.settled()
+        self.flush()
+
+    # What the connection tells (connection.Owner).
+
+    def connected(self) -> None:
+        """CONNACK came: announce ourselves."""
+        self._online_since = time.monotonic()
+        self._is_proved = False
+        self._change(LinkState.ONLINE)
+        self._publish_status("online", "", _BIRTH_KEY)
+
+    def acknowledged(self, key: int) -> None:
+        """A PUBACK: the only thing that proves that records get through."""
+        if not self._is_proved and time.monotonic() - self._online_since >= self._proved_after:
+            self._is_proved = True
+            self._backoff.reset()
+            self._change(LinkState.ONLINE, LinkDown(None))
+        if key > 0:
+            self._counters["acknowledged"] += 1
+            if self._listener is not None:
+                self._listener.acknowledged(key)
+        elif key == _FAREWELL_KEY and self._farewell is not None and not self._farewell.done():
+            self._farewell.set_result(None)
+
+    def settled(self) -> None:
+        """A batch of PUBACKs has been read, or the rate allows more."""
+        if self._farewell is not None and not self._said_farewell:
+            self._say_farewell_when_idle()
+        if self._listener is not None:
+            self._listener.ready()
+
+    def _say_farewell_when_idle(self) -> None:
+        connection = self._connection
+        if connection is not None and connection.is_up and not connection.unacknowledged:
+            self._said_farewell = True
+            self._publish_status("offline", "stopped", _FAREWELL_KEY)
+            connection.flush()
+
+    def _publish_status(self, state: str, detail: str, key: int) -> None:
+        if self._connection is not None:
+            payload = self._status(state, detail)
+            self._connection.publish(Message(self._status_topic, payload, self._settings.retain_status), key)

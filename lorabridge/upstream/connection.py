@@ -1,0 +1,326 @@
+"""One MQTT connection from dialling to its end, on the asyncio loop, with paho-mqtt as the protocol.
+
+paho's `connect` blocks (DNS, TCP, TLS handshake), so it runs on a thread of its own, and nothing else
+touches the client until that thread is done. From then on the client belongs to the loop alone: the
+socket does not block, the loop says when it is ready, and no lock is ever waited for. A connection is
+used once: a fresh context and a fresh client each time leave nothing behind of a failed one.
+
+Packets that paho queues are written by `flush` at the end of each batch; the loop watches the socket
+for writing only when the kernel's buffer is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTProtocolVersion
+
+from lorabridge.upstream import tls
+from lorabridge.upstream.faults import (
+    LinkDown,
+    LinkFault,
+    fault_of_error,
+    fault_of_reason_code,
+    fault_of_tls_reason,
+)
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import ConnectFlags, DisconnectFlags, SocketLike
+    from paho.mqtt.properties import Properties
+    from paho.mqtt.reasoncodes import ReasonCode
+
+_READ_ROUNDS = 16
+"""Times that one wake-up may go on reading what TLS has already decrypted, before others get their turn."""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """Something to publish."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+
+
+class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What one connection needs to know."""
+
+    tls: tls.TlsSettings
+    client_id: str
+    mqtt_5: bool
+    keep_alive: int
+    in_flight: int
+    connect_timeout: float
+    puback_timeout: float
+    will: Message
+
+
+class Owner(Protocol):
+    """Who is told what happens on a connection; every call comes from the loop."""
+
+    def connected(self) -> None:
+        """CONNACK came: publishing may begin."""
+
+    def acknowledged(self, key: int) -> None:
+        """PUBACK came for the publish with this key."""
+
+    def settled(self) -> None:
+        """Everything that was waiting has been read: a good moment to publish more."""
+
+
+class Connection:
+    """One connection. `down` is set, once, when it is over; publishes without a PUBACK are then in `unacknowledged`."""
+
+    def __init__(self, settings: ConnectionSettings, owner: Owner, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._owner = owner
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self.down: asyncio.Future[LinkDown] = self._loop.create_future()
+        self.unacknowledged: dict[int, tuple[int, float]] = {}
+        """Key and time of each publish without a PUBACK, by packet id, the oldest first."""
+        self.is_up = False
+        self.window = settings.in_flight
+        self._fate: LinkDown | None = None
+        self._descriptor = -1
+        self._wants_write = False
+        self._watches_write = False
+        self._last_error = ""
+        self._client = self._new_client()
+        self._timer = self._loop.call_later(settings.connect_timeout, self._gave_no_answer)
+
+    def _new_client(self) -> Client:
+        settings = self._settings
+        version = MQTTProtocolVersion.MQTTv5 if settings.mqtt_5 else MQTTProtocolVersion.MQTTv311
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=settings.client_id,
+            clean_session=None if settings.mqtt_5 else True,
+            protocol=version,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = settings.connect_timeout
+        client.max_inflight_messages_set(settings.in_flight)
+        client.will_set(settings.will.topic, settings.will.payload, qos=1, retain=settings.will.retain)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_log = self._on_log
+        client.on_socket_open = _send_at_once
+        client.on_socket_close = self._on_socket_close
+        client.on_socket_register_write = self._on_register_write
+        client.on_socket_unregister_write = self._on_unregister_write
+        return client
+
+    def dial(self) -> threading.Thread:
+        """Start to connect; the thread that does it is returned and ends by itself (a name look-up may take long)."""
+        thread = threading.Thread(target=self._dial, name="lorabridge-dial", daemon=True)
+        thread.start()
+        return thread
+
+    def _dial(self) -> None:
+        """On a thread of its own: everything that blocks."""
+        error: Exception | None = None
+        try:
+            self._client.tls_set_context(tls.build_context(self._settings.tls))
+            host, port = self._settings.tls.address
+            self._client.connect(host, port, self._settings.keep_alive)
+        except Exception as raised:  # noqa: BLE001  # sorted out on the loop: a fault, or a bug that `down` carries on
+            error = raised
+        outcome = error and (fault_of_error(error, self._clock_is_unset) or error)
+        try:
+            self._loop.call_soon_threadsafe(self._dialled, outcome)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            self._close_socket()
+
+    def _clock_is_unset(self) -> bool:
+        try:
+            return tls.clock_is_unset(
+                datetime.fromtimestamp(self._clock(), UTC), tls.own_not_before(self._settings.tls)
+            )
+        except (OSError, ValueError):
+            return False
+
+    def _dialled(self, outcome: LinkDown | Exception | None) -> None:
+        """The dialling thread is done; from here on the client is the loop's."""
+        if self.down.done():  # given up in the meantime
+            self._close_socket()
+        elif isinstance(outcome, LinkDown):
+            self.drop(outcome)
+        elif outcome is not None:
+            self._fail(outcome)
+        else:
+            sock = self._client.socket()
+            self._descriptor = -1 if sock is None else sock.fileno()
+            self._loop.add_reader(self._descriptor, self._guard, self._read)
+            self._guard(self.flush)
+
+    def _gave_no_answer(self) -> None:
+        dialling = self._descriptor < 0
+        fault = LinkFault.UNREACHABLE if dialling else LinkFault.NO_CONNACK
+        self.drop(LinkDown(fault, f"nothing after {self._settings.connect_timeout:g} s"))
+
+    def publish(self, message: Message, key: int) -> None:
+        """Queue a QoS 1 publish; `flush` sends it. The caller keeps within `window` and publishes when `is_up` only."""
+        info = self._client.publish(message.topic, message.payload, qos=1, retain=message.retain)
+        self.unacknowledged[info.mid] = (key, self._loop.time())
+
+    def flush(self) -> None:
+        """Write what is queued, as far as the kernel takes it; the loop writes the rest."""
+        if self._client.want_write():
+            self._client.loop_write()
+        if self._wants_write and not self._watches_write and self._descriptor >= 0:
+            self._watches_write = True
+            self._loop.add_writer(self._descriptor, self._guard, self._client.loop_write)
+
+    def disconnect(self) -> None:
+        """Say DISCONNECT, so that the last will is not sent, and close."""
+        self._fate = LinkDown(None)
+        if self.is_up:
+            self._client.disconnect()
+            self.flush()
+        self.drop(LinkDown(None))
+
+    def drop(self, reason: LinkDown) -> None:
+        """Close without a word: the endpoint sends the last will. Nothing happens when it is closed already."""
+        if self.down.done():
+            return
+        self._timer.cancel()
+        self.is_up = False
+        if self._descriptor >= 0:
+            self._unwatch()
+            self._close_socket()
+        self.down.set_result(self._fate or reason)
+
+    def _fail(self, bug: BaseException) -> None:
+        """What nobody foresaw ends the connection and travels on to whoever awaits `down`."""
+        if not self.down.done():
+            self.down.set_exception(bug)
+        self._timer.cancel()
+        self._unwatch()
+        self._close_socket()
+
+    def _guard(self, step: Callable[[], object]) -> None:
+        """Run one step of the loop's, so that an exception of ours is not merely logged by asyncio."""
+        try:
+            step()
+        except Exception as bug:  # noqa: BLE001  # re-raised where `down` is awaited
+            self._fail(bug)
+
+    def _read(self) -> None:
+        """Read all that is there, what TLS has decrypted already included: for that the kernel stays silent."""
+        was_up = self.is_up
+        for _ in range(_READ_ROUNDS):
+            self._client.loop_read()
+            sock = self._client.socket()
+            if self.down.done() or not isinstance(sock, ssl.SSLSocket) or not sock.pending():
+                break
+        else:
+            self._loop.call_soon(self._guard, self._read)
+        if self._fate is not None:
+            self.drop(self._fate)
+        elif self.is_up:
+            if not was_up:
+                self._timer.cancel()
+                self._tick()
+                self._owner.connected()
+            self._owner.settled()
+            self.flush()
+
+    def _tick(self) -> None:
+        """Keep-alive, and the patience with PUBACKs."""
+        patience = self._settings.puback_timeout
+        self._timer = self._loop.call_later(min(1.0, patience / 4), self._guard, self._tick)
+        self._client.loop_misc()
+        oldest = next(iter(self.unacknowledged.values()), None)
+        if oldest is not None and self._loop.time() - oldest[1] > patience:
+            self.drop(LinkDown(LinkFault.PUBACK_TIMEOUT, f"no PUBACK after {patience:g} s"))
+        elif not self.down.done():
+            self.flush()
+
+    def _unwatch(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        self._wants_write = False
+        if descriptor >= 0:
+            self._loop.remove_reader(descriptor)
+            if self._watches_write:
+                self._loop.remove_writer(descriptor)
+                self._watches_write = False
+
+    def _close_socket(self) -> None:
+        sock = self._client.socket()
+        if sock is not None:
+            sock.close()
+
+    # What paho calls back. They only take notes: a socket is not closed under paho's feet.
+
+    def _on_connect(
+        self, _client: Client, _userdata: Any, _flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
+    ) -> None:
+        if reason.is_failure:
+            fault = fault_of_reason_code(int(reason.value), LinkFault.SERVER_UNAVAILABLE)
+            self._fate = LinkDown(fault, f"CONNACK: {reason}")
+            return
+        self._client.on_log = None  # it costs a formatted line a packet, and has told what it was wanted for
+        self._last_error = ""
+        self.window = min(self.window, getattr(properties, "ReceiveMaximum", self.window))  # MQTT 5 §3.2.2.3.3
+        self.is_up = True
+
+    def _on_publish(
+        self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Properties
+    ) -> None:
+        if reason.is_failure:
+            code = int(reason.value)
+            refused = fault_of_reason_code(code, LinkFault.PUBLISH_REFUSED)
+            quota = refused is LinkFault.QUOTA_EXCEEDED
+            culprit = None if quota else self.unacknowledged[mid][0]
+            fault = LinkFault.QUOTA_EXCEEDED if quota else LinkFault.PUBLISH_REFUSED
+            self._fate = self._fate or LinkDown(fault, f"PUBACK: {reason}", culprit)
+            return
+        self._owner.acknowledged(self.unacknowledged.pop(mid)[0])
+
+    def _on_disconnect(
+        self,
+        _client: Client,
+        _userdata: Any,
+        flags: DisconnectFlags,
+        reason: ReasonCode,
+        _properties: Properties | None,
+    ) -> None:
+        said = f"DISCONNECT: {reason}" if flags.is_disconnect_packet_from_server else self._last_error
+        silence = {0x8D: LinkFault.KEEP_ALIVE_TIMEOUT, 0x82: LinkFault.PROTOCOL_REFUSED}
+        lost = LinkFault.CONNECTION_LOST if self.is_up else LinkFault.CLOSED_BEFORE_CONNACK
+        if flags.is_disconnect_packet_from_server:
+            fault = fault_of_reason_code(int(reason.value), lost)
+        else:
+            fault = fault_of_tls_reason(said) or silence.get(int(reason.value), lost)
+        self.drop(LinkDown(fault, said))
+
+    def _on_log(self, _client: Client, _userdata: Any, level: int, text: str) -> None:
+        if level == LogLevel.MQTT_LOG_ERR:
+            self._last_error = text
+
+    def _on_socket_close(self, _client: Client, _userdata: Any, _sock: object) -> None:
+        self._unwatch()
+
+    def _on_register_write(self, _client: Client, _userdata: Any, _sock: object) -> None:
+        self._wants_write = True
+
+    def _on_unregister_write(self, _client: Client, _userdata: Any, _sock: object) -> None:
+        self._wants_write = False
+        if self._watches_write:
+            self._watches_write = False
+            self._loop.remove_writer(self._descriptor)
+
+
+def _send_at_once(_client: Client, _userdata: Any, sock: SocketLike) -> None:
+    """Nagle's algorithm against delayed acknowledgements costs 40 ms a message: switch it off."""
+    if isinstance(sock, socket.socket):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

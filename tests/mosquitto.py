@@ -1,0 +1,120 @@
+"""A real mosquitto: TLS 1.2 with client certificates on one port, a plain loopback port for whoever watches."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
+
+from tests.pki import Pair
+
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+
+def require_mosquitto() -> str:
+    """Its path; without it the test is skipped, or fails where CI says that everything must run."""
+    if MOSQUITTO is not None:
+        return MOSQUITTO
+    if os.environ.get("CI"):
+        pytest.fail("this test needs mosquitto: apt-get install mosquitto")
+    pytest.skip("this test needs mosquitto: apt-get install mosquitto")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Mosquitto:
+    """One broker on fixed ports, which can be stopped, killed and started again."""
+
+    def __init__(self, folder: Path, ca_file: Path, server: Pair, *, deny: str = "") -> None:
+        """`deny`: a topic filter that clients with a certificate may not publish to."""
+        self._binary = require_mosquitto()
+        self.port, self.plain_port = free_port(), free_port()
+        self._log = folder / "mosquitto.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        rules = folder / "acl"
+        rules.write_text(f"topic readwrite #\n{f'topic deny {deny}' if deny else ''}\n", encoding="utf-8")
+        rules.chmod(0o644)
+        self._configuration = folder / "mosquitto.conf"
+        user = "user root\n" if os.geteuid() == 0 else ""
+        self._configuration.write_text(
+            f"{user}per_listener_settings true\nset_tcp_nodelay true\nmax_queued_messages 0\n"
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nacl_file {rules}\n"
+            f"cafile {ca_file}\ncertfile {server.certificate}\nkeyfile {server.key}\n"
+            "require_certificate true\ntls_version tlsv1.2\n"
+            f"listener {self.plain_port} 127.0.0.1\nallow_anonymous true\n",
+            encoding="utf-8",
+        )
+
+    def start(self) -> None:
+        """Returns when both ports answer."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen([self._binary, "-c", self._configuration], stdout=log, stderr=log)
+        for port in (self.port, self.plain_port):
+            self._wait_for(port)
+
+    def _wait_for(self, port: int) -> None:
+        assert self._process is not None
+        for _ in range(500):
+            if self._process.poll() is not None:
+                pytest.fail(f"mosquitto ended: {self._log.read_text(encoding='utf-8')}")
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            except ConnectionRefusedError:
+                threading.Event().wait(0.01)
+            else:
+                return
+        pytest.fail("mosquitto does not answer")
+
+    def kill(self) -> None:
+        """At once, as a crash."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class Watcher:
+    """Everything that the broker delivers, by its plain port."""
+
+    def __init__(self, port: int, topic: str = "#") -> None:
+        self.messages: queue.Queue[MQTTMessage] = queue.Queue()
+        self._subscribed = threading.Event()
+        self._client = Client(CallbackAPIVersion.VERSION2)
+        self._client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
+        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_message = lambda _client, _userdata, message: self.messages.put(message)
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        assert self._subscribed.wait(10)
+
+    def take(self, count: int, timeout: float = 20) -> list[tuple[str, bytes]]:
+        """The next `count` messages."""
+        taken = [self.messages.get(timeout=timeout) for _ in range(count)]
+        return [(message.topic, bytes(message.payload)) for message in taken]
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@contextmanager
+def watching(port: int, topic: str = "#") -> Iterator[Watcher]:
+    watcher = Watcher(port, topic)
+    try:
+        yield watcher
+    finally:
+        watcher.close()

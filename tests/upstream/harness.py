@@ -1,0 +1,165 @@
+"""The link and the drain put together as the daemon does, with an outbox in memory and short patience."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from lorabridge.errors import TransientError
+from lorabridge.lorawan.events import EventKind
+from lorabridge.lorawan.types import EUI64
+from lorabridge.settings import Duration
+from lorabridge.upstream.aws_iot import AwsIot, AwsIotSettings, LinkReport, Pace
+from lorabridge.upstream.drain import Drain, OutboxRecord
+from lorabridge.upstream.topics import Topics
+from tests.pki import Authority
+
+ENDPOINT = "test-ats.iot.eu-west-1.amazonaws.com"
+GATEWAY = "gw-1"
+DEVICE = EUI64(0x70B3D57ED0000001)
+UPLINK_TOPIC = f"lorabridge/{GATEWAY}/uplink/{DEVICE}"
+STATUS_TOPIC = f"lorabridge/{GATEWAY}/status"
+
+
+class Stored(msgspec.Struct, frozen=True):
+    id: int
+    kind: EventKind
+    dev_eui: EUI64 | None
+    payload: bytes
+
+
+class MemoryOutbox:
+    """The contract of `Outbox` without a disk. `changed` lets a test wait for what it expects."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Stored] = {}
+        self.parked: dict[int, str] = {}
+        self.finished: list[int] = []
+        self.reads = 0
+        self.broken = False
+        self._last_id = 0
+        self._changed = asyncio.Event()
+
+    def commit(self, count: int = 1, kind: EventKind = EventKind.UPLINK, size: int = 0) -> list[Stored]:
+        first = self._last_id + 1
+        self._last_id += count
+        new = [Stored(i, kind, DEVICE, b"%d" % i + b" " * size) for i in range(first, self._last_id + 1)]
+        self.rows |= {row.id: row for row in new}
+        return new
+
+    async def pending(self, after_id: int, limit: int) -> list[Stored]:
+        self.reads += 1
+        if self.broken:
+            raise TransientError("the disk is away")
+        page = [row for row in self.rows.values() if row.id > after_id and row.id not in self.parked][:limit]
+        await asyncio.sleep(0)  # as a store on another thread: others run in between
+        return page
+
+    def done(self, ids: Iterable[int]) -> None:
+        for record_id in ids:
+            del self.rows[record_id]
+            self.finished.append(record_id)
+        self._changed.set()
+
+    async def park(self, record_id: int, reason: str) -> None:
+        if self.broken:
+            raise TransientError("the disk is away")
+        self.parked[record_id] = reason
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def until_empty(self) -> None:
+        await self.until(lambda: not self.rows)
+
+
+def link_settings(authority: Authority, port: int, **more: Any) -> AwsIotSettings:
+    """Settings for a server on loopback, with the client certificate of this authority."""
+    pair = authority.client(GATEWAY)
+    quick: dict[str, Any] = {
+        "connect_timeout": Duration(5),
+        "puback_timeout": Duration(5),
+        "backoff_base": Duration(0.02),
+        "backoff_cap": Duration(0.1),
+        "max_publishes_per_second": 0,
+    }
+    return AwsIotSettings(
+        endpoint=ENDPOINT,
+        connect_address=f"127.0.0.1:{port}",
+        thing_name=GATEWAY,
+        ca_file=str(authority.file),
+        certificate_file=str(pair.certificate),
+        private_key_file=str(pair.key),
+        **quick | more,
+    )
+
+
+class Upstream:
+    """Link, drain and outbox, and what they reported."""
+
+    def __init__(
+        self, settings: AwsIotSettings, proved_after: float = 0.0, clock: Callable[[], float] | None = None
+    ) -> None:
+        self.reports: list[LinkReport] = []
+        self.parked: list[tuple[int, str]] = []
+        self._reported = asyncio.Event()
+        self.outbox = MemoryOutbox()
+        more = {} if clock is None else {"clock": clock}
+        self.link = AwsIot(
+            settings,
+            GATEWAY,
+            status=lambda state, detail: f"{state} {detail}".encode(),
+            rng=random.Random(1),
+            on_change=self._note,
+            pace=Pace(connect_interval=0.01, proved_after=proved_after),
+            **more,
+        )
+        self.drain = Drain(
+            self.outbox, self.link, Topics(settings.topics, GATEWAY), retry_delay=0.01, on_parked=self._note_parked
+        )
+
+    def _note(self, report: LinkReport) -> None:
+        self.reports.append(report)
+        self._reported.set()
+
+    def _note_parked(self, record: OutboxRecord, reason: str) -> None:
+        self.parked.append((record.id, reason))
+
+    def commit(self, count: int = 1, kind: EventKind = EventKind.UPLINK, size: int = 0) -> Sequence[Stored]:
+        records = self.outbox.commit(count, kind, size)
+        self.drain.offer(records)
+        return records
+
+    async def reported(self, condition: Callable[[LinkReport], bool]) -> LinkReport:
+        """The first report, past or future, that fulfils the condition."""
+        async with asyncio.timeout(30):
+            while True:
+                for report in self.reports:
+                    if condition(report):
+                        return report
+                self._reported.clear()
+                await self._reported.wait()
+
+
+@asynccontextmanager
+async def running(settings: AwsIotSettings, **more: Any) -> AsyncIterator[Upstream]:
+    """An upstream at work; it is stopped gracefully in the end."""
+    upstream = Upstream(settings, **more)
+    async with asyncio.TaskGroup() as tasks:
+        link = tasks.create_task(upstream.link.run())
+        drain = tasks.create_task(upstream.drain.run())
+        try:
+            yield upstream
+        finally:
+            await upstream.link.stop(2.0)
+            await link
+            drain.cancel()

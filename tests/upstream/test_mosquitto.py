@@ -1,0 +1,153 @@
+"""Link and drain against a real broker with real TLS, for both MQTT versions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lorabridge.lorawan.events import EventKind
+from lorabridge.upstream.faults import LinkFault, LinkState
+from tests.mosquitto import Mosquitto, watching
+from tests.pki import Authority
+from tests.upstream.harness import ENDPOINT, GATEWAY, STATUS_TOPIC, UPLINK_TOPIC, Upstream, link_settings, running
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def broker(authority: Authority, tmp_path: Path) -> Iterator[Mosquitto]:
+    server = authority.server(ENDPOINT)
+    mosquitto = Mosquitto(tmp_path, authority.file, server, deny=f"lorabridge/{GATEWAY}/security")
+    mosquitto.start()
+    yield mosquitto
+    mosquitto.kill()
+
+
+versions = pytest.mark.parametrize("version", ["3.1.1", "5"])
+
+
+@versions
+def test_every_record_is_delivered_once_in_order_and_its_puback_deletes_it(
+    broker: Mosquitto, authority: Authority, version: str
+) -> None:
+    async def deliver() -> None:
+        async with running(link_settings(authority, broker.port, mqtt_version=version)) as upstream:
+            await upstream.reported(lambda report: report.state is LinkState.ONLINE)
+            for _ in range(30):
+                upstream.commit(10)
+                await asyncio.sleep(0)
+            await upstream.outbox.until_empty()
+            assert upstream.outbox.finished == list(range(1, 301))
+            assert upstream.link.counters["acknowledged"] == 300
+            assert upstream.drain.counters["resent"] == 0
+
+    with watching(broker.plain_port, "lorabridge/+/uplink/#") as watcher:
+        asyncio.run(deliver())
+        assert watcher.take(300) == [(UPLINK_TOPIC, b"%d" % i) for i in range(1, 301)]
+        assert watcher.messages.empty()
+
+
+@versions
+def test_what_waited_in_the_outbox_before_the_start_goes_out_too(
+    broker: Mosquitto, authority: Authority, version: str
+) -> None:
+    async def deliver() -> None:
+        async with running(link_settings(authority, broker.port, mqtt_version=version)) as upstream:
+            upstream.outbox.commit(6000)
+            await upstream.outbox.until_empty()
+            assert upstream.outbox.finished == list(range(1, 6001))
+
+    asyncio.run(deliver())
+
+
+@versions
+def test_birth_clean_stop_and_death_are_told_on_the_status_topic(
+    broker: Mosquitto, authority: Authority, version: str
+) -> None:
+    settings = link_settings(authority, broker.port, mqtt_version=version)
+
+    async def live_and_stop() -> None:
+        async with running(settings) as upstream:
+            await upstream.reported(lambda report: report.state is LinkState.ONLINE)
+
+    async def live_and_die() -> None:
+        upstream = Upstream(settings)
+        link = asyncio.create_task(upstream.link.run())
+        await upstream.reported(lambda report: report.state is LinkState.ONLINE)
+        link.cancel()
+        await asyncio.wait({link})
+
+    with watching(broker.plain_port, STATUS_TOPIC) as watcher:
+        asyncio.run(live_and_stop())
+        assert watcher.take(2) == [(STATUS_TOPIC, b"online "), (STATUS_TOPIC, b"offline stopped")]
+        assert watcher.messages.empty(), "a clean stop takes the last will back"
+        asyncio.run(live_and_die())
+        assert watcher.take(2) == [(STATUS_TOPIC, b"online "), (STATUS_TOPIC, b"offline connection lost")]
+
+
+@versions
+def test_a_broker_killed_under_load_costs_nothing(broker: Mosquitto, authority: Authority, version: str) -> None:
+    async def deliver() -> None:
+        async with running(link_settings(authority, broker.port, mqtt_version=version)) as upstream:
+            upstream.commit(500)
+            await upstream.outbox.until(lambda: len(upstream.outbox.finished) >= 100)
+            broker.kill()
+            await upstream.reported(lambda report: report.fault is LinkFault.UNREACHABLE)
+            upstream.commit(3000)
+            broker.start()
+            await upstream.outbox.until_empty()
+            assert sorted(upstream.outbox.finished) == list(range(1, 3501))
+            assert upstream.outbox.parked == {}
+            await upstream.reported(lambda report: report.state is LinkState.ONLINE and report.fault is None)
+
+    asyncio.run(deliver())
+
+
+def test_mqtt_5_names_the_record_that_the_policy_forbids_and_it_alone_is_parked(
+    broker: Mosquitto, authority: Authority
+) -> None:
+    async def deliver() -> None:
+        async with running(link_settings(authority, broker.port, mqtt_version="5")) as upstream:
+            upstream.commit(3)
+            (forbidden,) = upstream.commit(1, EventKind.SECURITY)
+            upstream.commit(3)
+            await upstream.outbox.until(lambda: bool(upstream.outbox.parked) and len(upstream.outbox.rows) == 1)
+            assert list(upstream.outbox.parked) == [forbidden.id]
+            assert f"lorabridge/{GATEWAY}/security" in upstream.outbox.parked[forbidden.id]
+            assert upstream.parked == [(forbidden.id, upstream.outbox.parked[forbidden.id])]
+            assert sorted(upstream.outbox.finished) == [1, 2, 3, 5, 6, 7]
+            await upstream.reported(lambda report: report.fault is LinkFault.PUBLISH_REFUSED)
+
+    asyncio.run(deliver())
+
+
+def test_a_stop_waits_for_what_is_in_flight(broker: Mosquitto, authority: Authority) -> None:
+    async def stop_at_once() -> tuple[int, int]:
+        async with running(link_settings(authority, broker.port)) as upstream:
+            await upstream.reported(lambda report: report.state is LinkState.ONLINE)
+            upstream.commit(1000)
+        return upstream.link.counters["published"], len(upstream.outbox.finished)
+
+    published, finished = asyncio.run(stop_at_once())
+    assert published == finished
+    assert 0 < published <= 100
+
+
+def test_the_rate_limit_holds_and_still_lets_everything_through(broker: Mosquitto, authority: Authority) -> None:
+    async def deliver() -> float:
+        loop = asyncio.get_running_loop()
+        settings = link_settings(authority, broker.port, max_publishes_per_second=400)
+        async with running(settings) as upstream:
+            await upstream.reported(lambda report: report.state is LinkState.ONLINE)
+            begin = loop.time()
+            upstream.commit(300)
+            await upstream.outbox.until_empty()
+            return loop.time() - begin
+
+    assert asyncio.run(deliver()) >= (300 - 400 / 4) / 400
