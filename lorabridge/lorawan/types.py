@@ -41,7 +41,8 @@ class _WireInt(int):
         if len(digits) != 2 * cls.size:
             raise ValueError(f"{cls.__name__} is {2 * cls.size} hex digits, this has {len(digits)}")
         try:
-            return cls(int.from_bytes(bytes.fromhex(digits), "big"))
+            # `fromhex` passes over tabs and line ends, which would make a shorter number of the same text.
+            return cls.from_wire(bytes.fromhex(digits)[::-1])
         except ValueError:
             raise ValueError(f"{cls.__name__} is {2 * cls.size} hex digits, this has other characters") from None
 
@@ -110,6 +111,13 @@ class DevAddr(_WireInt):
         kind = self.net_id_type
         return 8 if kind is None else kind + 1 + _NWK_ID_BITS[kind]
 
+    @property
+    def network_prefix(self) -> tuple[int, int]:
+        """The address range of the network it belongs to, as (address, bits); the reserved prefix is its own."""
+        kind = self.net_id_type
+        bits = 8 if kind is None else kind + 1 + _NWK_ID_BITS[kind]
+        return int(self) >> (32 - bits) << (32 - bits), bits
+
     def belongs_to(self, net_id: NetID) -> bool:
         """Whether this address carries the prefix of `net_id`."""
         return self.net_id_type == net_id.type and self.nwk_id == net_id.nwk_id
@@ -170,7 +178,7 @@ class AES128Key:
         raise TypeError("an AES128Key does not leave the process by accident: reveal() it on purpose")
 
 
-class Direction(enum.Enum):
+class Direction(enum.IntEnum):
     """Which way a frame travels; the value is Dir of the blocks A_i and B_0 (§4.3.3)."""
 
     UP = 0
