@@ -1,0 +1,137 @@
+"""Power, disks and processes fail: nothing acknowledged is lost, nothing is half there, nothing begins anew unasked.
+
+`LORABRIDGE_KILLS=200 pytest tests/store/test_faults.py` kills more often.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lorabridge.errors import TransientError
+from lorabridge.lorawan.session import Session
+from lorabridge.lorawan.types import FCnt32
+from lorabridge.store.database import Batch, Store, StoredRecord, StoreFull
+from tests.store.store_help import advance, new_session, records, settings, with_store
+
+KILLS = int(os.environ.get("LORABRIDGE_KILLS", "20"))
+ROOT = Path(__file__).parents[2]
+
+
+def program(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, str(Path(__file__).parent / name), *arguments]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def run_and_kill(folder: Path, after_s: float) -> int:
+    """Let the writer commit for a while, kill it without notice, and return the last batch it had acknowledged."""
+    command = program("writer_process.py", str(folder))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0, env=environment(), cwd=ROOT) as writer:
+        assert writer.stdout is not None
+        select.select([writer.stdout], [], [], 30)
+        time.sleep(after_s)  # the random moment itself, not synchronisation
+        writer.send_signal(signal.SIGKILL)
+        lines = writer.stdout.read().split(b"\n")
+    assert len(lines) > 1, "the writer never committed"
+    return int(lines[-2])
+
+
+async def look(store: Store) -> tuple[Session, list[StoredRecord], bool, bool]:
+    session = store.sessions()[new_session(1).session_id]
+    last = session.fcnt_up or FCnt32(0)
+    heard = store.heard(session.session_id, last, b"mic.")
+    too_far = store.heard(session.session_id, FCnt32(last + 1), b"mic.")
+    return session, await store.pending(0, 10**9), heard, too_far
+
+
+def test_a_process_killed_at_any_moment_loses_nothing_and_leaves_nothing_half_done(tmp_path: Path) -> None:
+    seed = int(os.environ.get("LORABRIDGE_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
+    chance = random.Random(seed)
+    for _ in range(KILLS):
+        acknowledged = run_and_kill(tmp_path, chance.uniform(0, 0.15))
+        session, pending, heard, too_far = with_store(settings(tmp_path), look)
+        assert session.fcnt_up is not None
+        assert acknowledged <= session.fcnt_up <= acknowledged + 1, f"seed {seed}"
+        assert session.generation == session.fcnt_up
+        assert heard
+        assert not too_far
+        found = Counter(int(record.payload.split(b":")[0]) for record in pending)
+        for number in range(session.fcnt_up + 1):
+            whole = number % 7 + 1
+            allowed = {0, whole} if number % 3 == 0 else {whole}  # every third one was acknowledged
+            assert found.pop(number, 0) in allowed, f"batch {number} is half there, seed {seed}"
+        assert not found
+
+
+def test_a_disk_that_refuses_to_grow_costs_a_retry_and_nothing_else(tmp_path: Path) -> None:
+    command = program("full_disk_process.py", str(tmp_path), str(1 << 20))
+    done = subprocess.run(command, capture_output=True, env=environment(), cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    report = json.loads(done.stdout)
+    assert report["error"] in ("StoreUnavailable", "StoreFull")
+    assert report["unmoved"]
+    assert report["committed"] > 10
+    assert report["pending"] == list(range(report["committed"] + 1))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Path:
+    """A file system of one megabyte, where this test may make one."""
+    folder = tmp_path / "disk"
+    folder.mkdir(mode=0o700)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("may not mount a file system; the refused growth above covers the same code")
+    return folder
+
+
+def test_a_full_disk_is_told_apart_and_drains_again(small_disk: Path) -> None:
+    async def use(store: Store) -> None:
+        session, committed = new_session(1), 0
+        with contextlib.suppress(StoreFull):
+            while committed < 1000:
+                change = advance(session, committed)
+                await store.commit(Batch(changes=(change,), records=records(b"%d" % committed + b"x" * 9000)))
+                session, committed = change.session, committed + 1
+        pending = await store.pending(0, 10**6)
+        assert 5 < len(pending) == committed < 1000
+        assert store.sessions()[session.session_id] == session
+        store.done(record.id for record in pending)
+        assert await store.pending(0, 10**6) == [], "the link drains the outbox even while the disk is full"
+        (small_disk / "ballast").unlink()
+        await store.commit(Batch(changes=(advance(session, committed),)))
+        assert store.counters["outbox_records"] == 0
+
+    try:
+        (small_disk / "ballast").write_bytes(b"b" * 300_000)
+        with_store(settings(small_disk), use)
+    finally:
+        subprocess.run(["umount", str(small_disk)], check=True)
+
+
+def test_a_store_opened_on_a_full_disk_says_so(small_disk: Path) -> None:
+    try:
+        (small_disk / "ballast").write_bytes(b"b" * ((1 << 20) - 4096 * 2))
+        with pytest.raises(TransientError):
+            with_store(settings(small_disk), lambda _: asyncio.sleep(0))
+        (small_disk / "ballast").unlink()
+        with_store(settings(small_disk), lambda _: asyncio.sleep(0))
+    finally:
+        subprocess.run(["umount", str(small_disk)], check=True)
