@@ -241,7 +241,7 @@ class AwsIot:
         self._counters["connections"] += 1
         self._connection = Connection(self._connection_settings(), self, self._clock)
         self._dialling = self._connection.dial()
-        return await self._connection.down
+        return await asyncio.shield(self._connection.down)  # a cancelled `run` still has to close the socket
 
     def _connection_settings(self) -> ConnectionSettings:
         settings = self._settings

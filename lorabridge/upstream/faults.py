@@ -131,7 +131,7 @@ class LinkFault(enum.Enum):
     CLOSED_BEFORE_CONNACK = (
         "closed_before_connack",
         "The connection was closed in answer to the MQTT CONNECT.",
-        _CONNECT_POLICY,
+        _CONNECT_POLICY + " At TLS 1.3 it may also be the certificate itself.",
     )
     CONNECT_NOT_AUTHORIZED = (
         "connect_not_authorized",

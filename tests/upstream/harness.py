@@ -92,14 +92,13 @@ def link_settings(authority: Authority, port: int, **more: Any) -> AwsIotSetting
         "backoff_cap": Duration(0.1),
         "max_publishes_per_second": 0,
     }
+    files = {
+        "ca_file": str(authority.file),
+        "certificate_file": str(pair.certificate),
+        "private_key_file": str(pair.key),
+    }
     return AwsIotSettings(
-        endpoint=ENDPOINT,
-        connect_address=f"127.0.0.1:{port}",
-        thing_name=GATEWAY,
-        ca_file=str(authority.file),
-        certificate_file=str(pair.certificate),
-        private_key_file=str(pair.key),
-        **quick | more,
+        endpoint=ENDPOINT, connect_address=f"127.0.0.1:{port}", thing_name=GATEWAY, **quick | files | more
     )
 
 
