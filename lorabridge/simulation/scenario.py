@@ -80,11 +80,11 @@ def play(plan: Plan) -> list[Line]:
     sent = [sent for frames in timelines.values() for sent in frames]
     sent += Incidents(plan, started_at, devices, timelines, rng, thorough=thorough).all()
     sent.sort(key=lambda one: one.emission.ends_at)
-    lines = [line for one in sent for line in _heard(one, ears)]
+    lines = [line for one in sent for line in heard(one, ears)]
     return sorted(lines, key=lambda line: line.received_at)
 
 
-def _heard(sent: Sent, ears: Sequence[Gateway]) -> list[Line]:
+def heard(sent: Sent, ears: Sequence[Gateway]) -> list[Line]:
     """The reports of one emission, first come first."""
     near = ears if sent.only_by is None else ears[sent.only_by : sent.only_by + 1]
     hearings = sorted(
