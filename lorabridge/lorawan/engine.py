@@ -28,6 +28,7 @@ from lorabridge.lorawan.session import (
     History,
     Session,
     VerifiedFrame,
+    content_mic,
     counter_candidates,
     decrypt,
     judge_counter,
@@ -92,6 +93,10 @@ class Engine:
         self._table = table
         self._network = network
         self._history = history or History()
+
+    def own(self, network: Network) -> None:
+        """Take over what is ours on the air, after the devices changed."""
+        self._network = network
 
     def judge_all(self, receptions: Iterable[Reception]) -> list[Decision]:
         """One decision a reception, each judged against the sessions as the ones before it leave them."""
@@ -272,7 +277,8 @@ class _Batch(History):
 def uplink_id(entry: Entry, verified: VerifiedFrame, resets: int) -> str:
     """The same for the same frame, whoever delivers it: 32 hex digits."""
     fcnt_and_count = verified.fcnt32.to_bytes(4, "little") + resets.to_bytes(4, "little")
-    return hashlib.blake2s(entry.session_id + fcnt_and_count + verified.frame.mic, digest_size=16).hexdigest()
+    content = content_mic(verified.frame.mic, entry.device)
+    return hashlib.blake2s(entry.session_id + fcnt_and_count + content, digest_size=16).hexdigest()
 
 
 def _join_keys(device: Device, frame: JoinRequest | RejoinRequest) -> tuple[AES128Key, ...]:

@@ -175,9 +175,17 @@ def judge_counter(
     if fcnt32 > last:
         return _judge_newer(verified, session, device, reception, history)
     known = _remembered(session, fcnt32)
-    if known is not None and mic_equal(known[0], verified.frame.mic):
+    if known is not None and mic_equal(content_mic(known[0], device), content_mic(verified.frame.mic, device)):
         return _judge_again(fcnt32, known[1], session, reception, window_ns)
     return _judge_lower(verified, session, device, reception, history)
+
+
+def content_mic(mic: bytes, device: Device) -> bytes:
+    """The part of a MIC that is the same whenever the device repeats the frame.
+
+    Under 1.1 the first half is made anew for the data rate and channel of each repetition (TS001-1.1 §4.4).
+    """
+    return mic[2:] if device.mac_version.is_1_1 else mic
 
 
 def decrypt(fresh: FreshFrame, device: Device, crypto: SessionCrypto) -> tuple[bytes, bytes, bool]:
@@ -239,9 +247,9 @@ def _judge_lower(
     fcnt32, track = verified.fcnt32, session.reset
     if device.counter_policy is CounterPolicy.OFF:
         return _accept(verified, session, device, reception, restarted=True)
+    if track is not None and fcnt32 == track.last_fcnt32:
+        return _refuse(Verdict.COUNTER_RESET, f"frame {fcnt32} of the new count was heard already")
     if device.counter_policy is CounterPolicy.CONFIRM and history.heard(session.session_id, fcnt32, verified.frame.mic):
-        if track is not None and fcnt32 == track.last_fcnt32:
-            return _refuse(Verdict.COUNTER_RESET, f"frame {fcnt32} of the new count is held already")
         return _refuse(Verdict.REPLAY, f"frame {fcnt32} was heard before")
     proven = _remembered(session, fcnt32) is not None
     on_track = track is not None and track.last_fcnt32 < fcnt32 <= track.last_fcnt32 + MAX_FCNT_GAP
@@ -250,10 +258,9 @@ def _judge_lower(
     consecutive = track.consecutive + 1 if track is not None and fcnt32 == track.last_fcnt32 + 1 else 1
     if device.counter_policy is CounterPolicy.CONFIRM and consecutive >= device.confirm_frames:
         return _accept(verified, session, device, reception, restarted=True)
-    moved = ResetTrack(fcnt32, consecutive)
     return CounterJudgement(
         Verdict.COUNTER_RESET,
-        None if moved == track else msgspec.structs.replace(session, reset=moved),
+        msgspec.structs.replace(session, reset=ResetTrack(fcnt32, consecutive)),
         None,
         _reset_detail(device, fcnt32, session, consecutive),
         remember=device.counter_policy is CounterPolicy.CONFIRM,

@@ -65,9 +65,10 @@ class SessionTable:
         """The device with this DevEUI."""
         return self._by_dev_eui.get(dev_eui)
 
-    def dev_addrs(self) -> Iterable[DevAddr]:
-        """Every address some session has."""
-        return self._by_dev_addr.keys()
+    @property
+    def device_count(self) -> int:
+        """How many devices there are."""
+        return len(self._by_dev_eui)
 
     def session(self, entry: Entry) -> Session:
         """Its session as last committed, or a new one that has heard nothing."""

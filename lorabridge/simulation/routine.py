@@ -18,7 +18,7 @@ HOUR = 3600 * SECOND
 _REPEAT_AFTER = (2.2, 4.5)
 """Seconds: past both receive windows, ACK_TIMEOUT is 2 s ± 1 s (RP002-1.0.4 §3)."""
 _LOSES_FRAMES = "far-field"
-_REPEATS = frozenset({"climate-1", "climate-4", "door-1"})
+_REPEATS = frozenset({"climate-1", "climate-4", "door-1", "meter-1"})
 """Roles that send a confirmed frame twice, since this version of the bridge never acknowledges."""
 
 

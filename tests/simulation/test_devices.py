@@ -283,7 +283,6 @@ def test_forwarders_write_what_their_kind_writes() -> None:
     assert not {"rssi", "lsnr", "chan"} & set(two)
 
 
-@pytest.mark.xfail(reason="session.py takes the new MIC of the same 1.1 frame for a restarted counter")
 def test_a_repetition_of_1_1_on_another_channel_is_a_retransmission_to_the_bridge() -> None:
     device = abp(MacVersion.V1_1_0)
     virtual = radio(device)
