@@ -22,8 +22,10 @@ _BLOCK_MASK = (1 << 128) - 1
 _CMAC_POLYNOMIAL = 0x87
 """R_128 of RFC 4493 §2.3."""
 
-_A_BLOCK = struct.Struct("<B4xBIIxB")
-"""A_i: 01 | 4 x 00 | Dir | DevAddr | FCnt | 00 | i (TS001-1.0.4 §4.3.3.1)."""
+_A_HEAD = struct.Struct("<B4xBIIx")
+"""A_i without i: 01 | 4 x 00 | Dir | DevAddr | FCnt | 00 (TS001-1.0.4 §4.3.3.1)."""
+_A_NUMBERS = tuple(tuple(bytes([i][:i]) for i in range(count + 1)) for count in range(17))
+"""For a count of blocks, what the head stands between to make them: nothing, 1, 2 …; a PHYPayload holds 16 at most."""
 _FOPTS_BLOCK = struct.Struct("<B3xBBIIxB")
 """A for FOpts: 01 | 3 x 00 | 01 or 02 | Dir | DevAddr | FCnt | 00 | 01 (TS001-1.1 errata "FOpts encryption")."""
 _B_BLOCK = struct.Struct("<BHBBBIIxB")
@@ -49,15 +51,10 @@ class PreparedKey:
     def cmac(self, message: bytes) -> bytes:
         """AES-CMAC of a message, 16 bytes (RFC 4493): one CBC call over the padded message."""
         size = len(message)
-        tail = size % BLOCK
-        if tail or not size:
-            padded = size + BLOCK - tail
-            mixed = int.from_bytes(message, "little") | 0x80 << 8 * size
-            mixed ^= self._k2 << 8 * (padded - BLOCK)
-        else:
-            padded = size
-            mixed = int.from_bytes(message, "little") ^ self._k1 << 8 * (padded - BLOCK)
-        mixed ^= self._chained
+        last = (size - 1) // BLOCK * BLOCK if size else 0  # where the last block begins
+        padded = last + BLOCK
+        mixed = int.from_bytes(message, "little") ^ self._chained
+        mixed ^= self._k1 << 8 * last if size == padded else self._k2 << 8 * last ^ 0x80 << 8 * size
         tag: bytes = self._cbc.encrypt(mixed.to_bytes(padded, "little"))[-BLOCK:]
         self._chained = int.from_bytes(tag, "little")
         return tag
@@ -156,10 +153,10 @@ def data_mic(
 ) -> bytes:
     """CMAC over B_0 (or B_1 with a context) and the message, cut to four bytes."""
     if context is None:
-        block = _B_BLOCK.pack(0x49, 0, 0, 0, direction.value, dev_addr, fcnt32, len(message))
+        block = _B_BLOCK.pack(0x49, 0, 0, 0, direction, dev_addr, fcnt32, len(message))
     else:
         block = _B_BLOCK.pack(
-            0x49, context.conf_fcnt, context.tx_dr, context.tx_ch, direction.value, dev_addr, fcnt32, len(message)
+            0x49, context.conf_fcnt, context.tx_dr, context.tx_ch, direction, dev_addr, fcnt32, len(message)
         )
     return key.cmac(block + message)[:MIC_SIZE]
 
@@ -169,8 +166,8 @@ def crypt_frm_payload(key: PreparedKey, data: bytes, direction: Direction, dev_a
     size = len(data)
     if not size:
         return b""
-    pack, way = _A_BLOCK.pack, direction.value
-    blocks = b"".join([pack(0x01, way, dev_addr, fcnt32, i) for i in range(1, (size + BLOCK - 1) // BLOCK + 1)])
+    head = _A_HEAD.pack(0x01, direction, dev_addr, fcnt32)
+    blocks = head.join(_A_NUMBERS[(size + BLOCK - 1) // BLOCK])
     stream = key.encrypt_blocks(blocks)[:size]
     return (int.from_bytes(data, "little") ^ int.from_bytes(stream, "little")).to_bytes(size, "little")
 
@@ -180,7 +177,7 @@ def crypt_f_opts(
 ) -> bytes:
     """XOR with the one block of the FOpts keystream (TS001-1.1 §4.3.1.6 with its errata)."""
     counter = 0x02 if a_fcnt_down else 0x01
-    stream = key.encrypt_blocks(_FOPTS_BLOCK.pack(0x01, counter, direction.value, dev_addr, fcnt32, 0x01))
+    stream = key.encrypt_blocks(_FOPTS_BLOCK.pack(0x01, counter, direction, dev_addr, fcnt32, 0x01))
     return bytes(a ^ b for a, b in zip(data, stream, strict=False))
 
 

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import msgspec
-from construct import Bytes, GreedyBytes, Int8ul, Int16ul, Int24ul, Int32ul, Int64ul, Struct, this
+from construct import Bytes, Container, GreedyBytes, Int8ul, Int16ul, Int24ul, Int32ul, Int64ul, Struct, this
 
 from lorabridge.lorawan.types import EUI64, DevAddr, DevNonce, Direction, FCnt16, JoinNonce, NetID
 from lorabridge.lorawan.verdict import Reason
@@ -127,8 +128,10 @@ GRAMMAR = {
     "rejoin-request 1": REJOIN_BY_JOIN_EUI,
     "proprietary": PROPRIETARY,
 }
-_parse_without_port = DATA_WITHOUT_PORT.compile().parse
-_parse_with_port = DATA_WITH_PORT.compile().parse
+_parse_without_port = DATA_WITHOUT_PORT.compile().parsefunc
+_parse_with_port = DATA_WITH_PORT.compile().parsefunc
+_NO_CONTEXT = Container(_params=None)
+"""The two above are called without the outer shell of construct's `parse`, which costs as much as three fields."""
 _parse_join_request = JOIN_REQUEST.compile().parse
 _parse_rejoin_by_net_id = REJOIN_BY_NET_ID.compile().parse
 _parse_rejoin_by_join_eui = REJOIN_BY_JOIN_EUI.compile().parse
@@ -431,10 +434,10 @@ def _parse_data(phy: bytes) -> DataFrame:
     """A data frame whose lengths were checked."""
     message = phy[:-MIC_SIZE]
     if len(message) > FOPTS_OFFSET + (phy[5] & FOPTS_LEN_MASK):
-        o = _parse_with_port(message)
+        o = _parse_with_port(BytesIO(message), _NO_CONTEXT)
         f_port, frm_payload = o["f_port"], o["frm_payload"]
     else:
-        o = _parse_without_port(message)
+        o = _parse_without_port(BytesIO(message), _NO_CONTEXT)
         f_port, frm_payload = None, b""
     return DataFrame(
         o["mhdr"],
