@@ -40,6 +40,8 @@ class Antenna(msgspec.Struct, frozen=True, kw_only=True):
     channel: int | None = None
     rssi_dbm: float | None = None
     signal_rssi_dbm: float | None = None
+    signal_rssi_deviation_db: float | None = None
+    """`rssisd` of v2 gateways: standard deviation of the signal RSSI during the preamble."""
     snr_db: float | None = None
     frequency_offset_hz: int | None = None
     fine_time_ns: int | None = None
@@ -69,6 +71,10 @@ class Reception(msgspec.Struct, frozen=True, kw_only=True):
     """`tmms`: milliseconds since 1980-01-06, without leap seconds."""
     rf_chain: int | None = None
     modem: int | None = None
+    board: int | None = None
+    """`brd`: concentrator board of a gateway that has several."""
+    aes_key_index: int | None = None
+    """`aesk`: which key encrypts the fine time of v2 gateways."""
     antennas: tuple[Antenna, ...] = ()
     """At least one entry for a LoRa gateway; more for gateways with several antennas."""
 
