@@ -55,14 +55,17 @@ class PreparedKey:
         padded = last + BLOCK
         mixed = int.from_bytes(message, "little") ^ self._chained
         mixed ^= self._k1 << 8 * last if size == padded else self._k2 << 8 * last ^ 0x80 << 8 * size
-        tag: bytes = self._cbc.encrypt(mixed.to_bytes(padded, "little"))[-BLOCK:]
+        encrypted = bytearray(padded)
+        self._cbc.encrypt(mixed.to_bytes(padded, "little"), output=encrypted)
+        tag = bytes(encrypted[-BLOCK:])
         self._chained = int.from_bytes(tag, "little")
         return tag
 
     def encrypt_blocks(self, blocks: bytes) -> bytes:
         """AES in ECB mode over whole blocks."""
-        encrypted: bytes = self._ecb.encrypt(blocks)
-        return encrypted
+        encrypted = bytearray(len(blocks))  # pycryptodome takes a third longer to make room by itself
+        self._ecb.encrypt(blocks, output=encrypted)
+        return bytes(encrypted)
 
     def decrypt_blocks(self, blocks: bytes) -> bytes:
         """The inverse of `encrypt_blocks`."""

@@ -165,7 +165,7 @@ class Engine:
             reception=reception,
             verdict=judged.verdict,
             detail=judged.detail,
-            device=entry.device.ref,
+            device=entry.ref,
             dev_addr=entry.dev_addr,
             fcnt32=verified.fcnt32,
             session=moved,
@@ -184,7 +184,7 @@ class Engine:
             return (
                 UplinkCopy(
                     uplink_id=uplink_id(entry, verified, session.resets),
-                    device=entry.device.ref,
+                    device=entry.ref,
                     fcnt32=verified.fcnt32,
                     verdict=judged.verdict,
                     reception=reception,
@@ -195,7 +195,7 @@ class Engine:
                 SecurityEvent(
                     verdict=judged.verdict,
                     reason=None,
-                    device=entry.device.ref,
+                    device=entry.ref,
                     dev_addr=entry.dev_addr,
                     fcnt32=verified.fcnt32,
                     count=1,
@@ -216,7 +216,7 @@ class Engine:
         f_ctrl = frame.f_ctrl
         return Uplink(
             id=uplink_id(entry, fresh.verified, resets),
-            device=entry.device.ref,
+            device=entry.ref,
             dev_addr=entry.dev_addr,
             mac_version=entry.device.mac_version,
             confirmed=frame.confirmed,

@@ -11,6 +11,7 @@ at all is a reset when it is among the first counters of a count, and a replay o
 from __future__ import annotations
 
 import struct
+from typing import cast
 
 import msgspec
 
@@ -23,7 +24,7 @@ from lorabridge.lorawan.verdict import Verdict
 
 MAX_FCNT_GAP = 16384
 """Largest step of a counter (TS001-1.0.3 §4.3.1.5, RP001 "MAX_FCNT_GAP")."""
-_VERSIONS_WITH_GAP = frozenset({MacVersion.V1_0_0, MacVersion.V1_0_1, MacVersion.V1_0_2, MacVersion.V1_0_3})
+_VERSIONS_WITH_GAP = (MacVersion.V1_0_3, MacVersion.V1_0_2, MacVersion.V1_0_1, MacVersion.V1_0_0)
 """From 1.0.4 on, and in 1.1, a counter may step as far as 32 bits reach."""
 
 FIRST_CONTACT_EPOCHS = 4
@@ -136,11 +137,18 @@ def counter_candidates(last: FCnt32 | None, wire: FCnt16) -> tuple[FCnt32, ...]:
     """
     if last is None:
         return tuple(FCnt32(epoch << 16 | wire) for epoch in range(FIRST_CONTACT_EPOCHS))
-    here = FCnt32(last & ~0xFFFF | wire)
+    here = last & ~0xFFFF | wire
     newer = here if here > last else here + 0x1_0000
-    wanted = (here if here == last else None, newer, here if here < last else None, here - 0x1_0000, int(wire))
-    found = dict.fromkeys(FCnt32(c) for c in wanted if c is not None and 0 <= c <= FCNT32_MAX)
-    return tuple(found)
+    found = [here] if here == last else []
+    if newer <= FCNT32_MAX:
+        found.append(newer)
+    if here < last:
+        found.append(here)
+    if here > 0xFFFF:
+        found.append(here - 0x1_0000)
+    if here > 0x1_FFFF:
+        found.append(wire)
+    return cast("tuple[FCnt32, ...]", tuple(found))
 
 
 def verify(

@@ -9,6 +9,7 @@ import msgspec
 
 from lorabridge.lorawan.crypto import SessionCrypto
 from lorabridge.lorawan.device import Device, SessionKeys
+from lorabridge.lorawan.events import DeviceRef
 from lorabridge.lorawan.regions import REGIONS, Region
 from lorabridge.lorawan.session import Session, abp_session_id
 from lorabridge.lorawan.types import EUI64, DevAddr
@@ -21,6 +22,7 @@ class Entry(msgspec.Struct, frozen=True):
     """A device in a session: what a frame with its address is tried against."""
 
     device: Device
+    ref: DeviceRef
     dev_addr: DevAddr
     keys: SessionKeys
     session_id: bytes
@@ -49,6 +51,7 @@ class SessionTable:
             crypto = SessionCrypto(device.session_keys)
             entry = Entry(
                 device=device,
+                ref=device.ref,
                 dev_addr=device.dev_addr,
                 keys=device.session_keys,
                 session_id=abp_session_id(device.dev_addr, crypto),

@@ -51,7 +51,7 @@ class _WireInt(int):
         return self.to_bytes(self.size, "little")
 
     def __str__(self) -> str:
-        return f"{int(self):0{2 * self.size}x}"
+        return self.to_bytes(self.size, "big").hex()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self})"
@@ -195,7 +195,8 @@ class MacVersion(enum.Enum):
     V1_0_4 = "1.0.4"
     V1_1_0 = "1.1.0"
 
-    @property
-    def is_1_1(self) -> bool:
-        """Whether the device has the key hierarchy of 1.1 (four session keys, two root keys)."""
-        return self is MacVersion.V1_1_0
+    is_1_1: bool
+    """Whether the device has the key hierarchy of 1.1 (four session keys, two root keys)."""
+
+    def __init__(self, text: str) -> None:
+        self.is_1_1 = text == "1.1.0"

@@ -9,6 +9,7 @@ first, byte strings base64 (what the `decode` function of AWS IoT SQL takes). Pl
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 from datetime import UTC, datetime, timedelta
@@ -317,6 +318,7 @@ def _status(event: Status, gateway_id: str) -> StatusRecord:
     )
 
 
+@functools.lru_cache(maxsize=4096)
 def _device(device: DeviceRef) -> DeviceObject:
     return DeviceObject(name=device.name, dev_eui=str(device.dev_eui), tags=dict(device.tags))
 
@@ -366,7 +368,9 @@ def _gateway(status: GatewayStatus) -> GatewayObject:
 
 def _utc(ns: int) -> datetime:
     """UTC of nanoseconds since the epoch, cut to microseconds and held inside the years that RFC 3339 can write."""
-    return _EPOCH + timedelta(microseconds=min(max(ns, 0), _LAST_NS) // 1000)
+    if not 0 <= ns <= _LAST_NS:
+        ns = min(max(ns, 0), _LAST_NS)
+    return _EPOCH + timedelta(0, ns // 1_000_000_000, ns % 1_000_000_000 // 1000)
 
 
 def _text(text: str) -> str:
