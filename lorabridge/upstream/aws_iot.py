@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -42,7 +41,13 @@ class AwsIotSettings(TlsSettings, frozen=True, kw_only=True):
     """`[aws_iot]`: the endpoint, who we are there, and how hard we may press."""
 
     thing_name: Annotated[
-        str, Meta(description="name of the thing; also the MQTT client id", min_length=1, max_length=128)
+        str,
+        Meta(
+            description="name of the thing; also the MQTT client id",
+            min_length=1,
+            max_length=128,
+            examples=["roof-1"],
+        ),
     ]
     mqtt_version: Annotated[Literal["3.1.1", "5"], Meta(description="5 names the reason of a refusal")] = "3.1.1"
     keep_alive: Annotated[Duration, Meta(description="30s to 1200s; a dead link is noticed within twice that")] = (
@@ -154,7 +159,7 @@ class AwsIot:
         self._proved_after = pace.proved_after
         self._listener: Listener | None = None
         self._connection: Connection | None = None
-        self._dialling: threading.Thread | None = None
+        self._dialled: Connection | None = None
         self._stopping = asyncio.Event()
         self._online_since = math.inf
         self._is_proved = False
@@ -235,12 +240,12 @@ class AwsIot:
     async def _connect_once(self) -> LinkDown:
         """One connection from beginning to end; how it ended."""
         self._backoff.tried(time.monotonic())
-        if self._dialling is not None and self._dialling.is_alive():  # never more than one thread in a look-up
+        if self._dialled is not None and self._dialled.is_dialling:  # never more than one thread in a look-up
             return LinkDown(LinkFault.NAME_NOT_RESOLVED, "the last look-up still hangs")
         self._change(LinkState.CONNECTING)
         self._counters["connections"] += 1
-        self._connection = Connection(self._connection_settings(), self, self._clock)
-        self._dialling = self._connection.dial()
+        self._connection = self._dialled = Connection(self._connection_settings(), self, self._clock)
+        self._connection.dial()
         return await asyncio.shield(self._connection.down)  # a cancelled `run` still has to close the socket
 
     def _connection_settings(self) -> ConnectionSettings:

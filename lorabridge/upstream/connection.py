@@ -86,6 +86,7 @@ class Connection:
         self.down: asyncio.Future[LinkDown] = self._loop.create_future()
         self.unacknowledged: dict[int, tuple[int, float]] = {}
         """Key and time of each publish without a PUBACK, by packet id, the oldest first."""
+        self.is_dialling = False
         self.is_up = False
         self.window = settings.in_flight
         self._fate: LinkDown | None = None
@@ -119,11 +120,10 @@ class Connection:
         client.on_socket_unregister_write = self._on_unregister_write
         return client
 
-    def dial(self) -> threading.Thread:
-        """Start to connect; the thread that does it is returned and ends by itself (a name look-up may take long)."""
-        thread = threading.Thread(target=self._dial, name="lorabridge-dial", daemon=True)
-        thread.start()
-        return thread
+    def dial(self) -> None:
+        """Start to connect. The thread that does it may outlive the connection: a name look-up cannot be cut short."""
+        self.is_dialling = True
+        threading.Thread(target=self._dial, name="lorabridge-dial", daemon=True).start()
 
     def _dial(self) -> None:
         """On a thread of its own: everything that blocks."""
@@ -150,6 +150,7 @@ class Connection:
 
     def _dialled(self, outcome: LinkDown | Exception | None) -> None:
         """The dialling thread is done; from here on the client is the loop's."""
+        self.is_dialling = False
         if self.down.done():  # given up in the meantime
             self._close_socket()
         elif isinstance(outcome, LinkDown):
@@ -174,6 +175,8 @@ class Connection:
 
     def flush(self) -> None:
         """Write what is queued, as far as the kernel takes it; the loop writes the rest."""
+        if self._descriptor < 0:  # closed, or still in the hands of the dialling thread
+            return
         if self._client.want_write():
             self._client.loop_write()
         if self._wants_write and not self._watches_write and self._descriptor >= 0:

@@ -65,14 +65,20 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     endpoint: Annotated[
         str,
-        Meta(description="host name of the endpoint, as `aws iot describe-endpoint --endpoint-type iot:Data-ATS` says"),
+        Meta(
+            description="host name of the endpoint, as `aws iot describe-endpoint --endpoint-type iot:Data-ATS` says",
+            examples=["a1b2c3d4e5f6g7-ats.iot.eu-central-1.amazonaws.com"],
+        ),
     ]
     port: Annotated[
         Literal[8883, 443], Meta(description="8883, or 443 (ALPN x-amzn-mqtt-ca) where only that gets out")
     ] = 8883
     connect_address: Annotated[
         str,
-        Meta(description="`host:port` to dial instead; SNI and certificate check still use `endpoint`"),
+        Meta(
+            description="`host:port` to dial instead; SNI and certificate check still use `endpoint`",
+            examples=["127.0.0.1:8883"],
+        ),
     ] = ""
     ca_file: Annotated[str, Meta(description="PEM file of the Amazon root CAs 1 to 4")] = (
         "/etc/lorabridge/amazon-root-cas.pem"

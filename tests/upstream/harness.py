@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -97,30 +98,34 @@ def link_settings(authority: Authority, port: int, **more: Any) -> AwsIotSetting
         "certificate_file": str(pair.certificate),
         "private_key_file": str(pair.key),
     }
-    return AwsIotSettings(
-        endpoint=ENDPOINT, connect_address=f"127.0.0.1:{port}", thing_name=GATEWAY, **quick | files | more
-    )
+    names = {"endpoint": ENDPOINT, "connect_address": f"127.0.0.1:{port}", "thing_name": GATEWAY}
+    return AwsIotSettings(**names | quick | files | more)
 
 
 class Upstream:
     """Link, drain and outbox, and what they reported."""
 
     def __init__(
-        self, settings: AwsIotSettings, proved_after: float = 0.0, clock: Callable[[], float] | None = None
+        self,
+        settings: AwsIotSettings,
+        *,
+        proved_after: float = 0.0,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+        status: Callable[[str, str], bytes] = lambda state, detail: f"{state} {detail}".encode(),
     ) -> None:
         self.reports: list[LinkReport] = []
         self.parked: list[tuple[int, str]] = []
         self._reported = asyncio.Event()
         self.outbox = MemoryOutbox()
-        more = {} if clock is None else {"clock": clock}
         self.link = AwsIot(
             settings,
             GATEWAY,
-            status=lambda state, detail: f"{state} {detail}".encode(),
-            rng=random.Random(1),
+            status=status,
+            rng=rng or random.Random(1),
             on_change=self._note,
             pace=Pace(connect_interval=0.01, proved_after=proved_after),
-            **more,
+            clock=clock,
         )
         self.drain = Drain(
             self.outbox, self.link, Topics(settings.topics, GATEWAY), retry_delay=0.01, on_parked=self._note_parked

@@ -32,6 +32,10 @@ class ScriptedEndpoint:
         """`connack` None: CONNECT is never answered; empty: answered by closing."""
         self.connack = connack
         self.on_publish = on_publish
+        self.answers_pings = True
+        self.pinged = asyncio.Event()
+        self.may_read = asyncio.Event()
+        self.may_read.set()
         self.port = 0
         self.connects: list[float] = []
         self.published: list[list[str]] = []
@@ -47,24 +51,26 @@ class ScriptedEndpoint:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
+            await self.may_read.wait()
             kind, body = await _packet(reader)
             if kind >> 4 == CONNECT:
                 self.connects.append(asyncio.get_running_loop().time())
                 self.published.append([])
                 if self.connack is not None:
                     writer.write(self.connack)
-                    if self.connack != b"\x20\x02\x00\x00":
+                    if self.connack[3:4] != b"\x00":
                         return
             elif kind >> 4 == PUBLISH:
                 (size,) = struct.unpack_from(">H", body)
                 topic = body[2 : 2 + size].decode()
-                self.published[-1].append(body[4 + size :].decode().strip())
+                self.published[-1].append(body[4 + size :].decode().strip("\0 "))
                 answer = "ack" if topic.endswith("/status") else self.on_publish(topic)
                 if answer == "close":
                     return
                 if answer == "ack":
                     writer.write(bytes([PUBACK << 4, 2]) + body[2 + size : 4 + size])
-            elif kind >> 4 == PINGREQ:
+            elif kind >> 4 == PINGREQ and self.answers_pings:
+                self.pinged.set()
                 writer.write(bytes([PINGRESP << 4, 0]))
             elif kind >> 4 == DISCONNECT:
                 return

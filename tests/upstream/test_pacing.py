@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorabridge.upstream.pacing import Backoff, TokenBucket
+
+
+class Highest(random.Random):
+    """The least lucky draw, every time."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return max(a, b)
+
+
+class Lowest(random.Random):
+    def uniform(self, a: float, b: float) -> float:
+        return min(a, b)
+
+
+steps = st.lists(st.tuples(st.floats(0, 300), st.booleans()), max_size=80)
+
+
+@given(seed=st.integers(), happened=steps)
+def test_no_connect_ever_comes_within_the_interval_and_no_wait_exceeds_the_cap(
+    seed: int, happened: list[tuple[float, bool]]
+) -> None:
+    backoff = Backoff(base=1, cap=120, interval=1, rng=random.Random(seed))
+    now, last = 0.0, None
+    for lasted, proved in happened:
+        delay = backoff.delay(now)
+        assert 0 <= delay <= 120
+        now += delay
+        assert last is None or now - last >= 1 - 1e-9
+        backoff.tried(now)
+        last = now
+        now += lasted
+        if proved:
+            backoff.reset()
+
+
+def test_the_ceiling_doubles_up_to_the_cap_until_the_link_has_proved_itself() -> None:
+    backoff = Backoff(base=1, cap=20, interval=0, rng=Highest())
+    assert backoff.delay(0) == 0, "the first try is at once"
+    waits = []
+    for _ in range(8):
+        backoff.tried(0)
+        waits.append(backoff.delay(1000))
+    assert waits == [1, 2, 4, 8, 16, 20, 20, 20]
+    backoff.reset()
+    assert backoff.delay(1000) == 1
+
+
+def test_a_lucky_draw_is_still_held_to_one_connect_a_second() -> None:
+    backoff = Backoff(base=1, cap=20, interval=1, rng=Lowest())
+    backoff.tried(10.0)
+    assert backoff.delay(10.25) == 0.75
+    assert backoff.delay(99.0) == 0
+
+
+def test_thousands_of_failures_do_not_overflow() -> None:
+    backoff = Backoff(base=1, cap=120, interval=0, rng=Highest())
+    for _ in range(5000):
+        backoff.tried(0)
+    assert backoff.delay(1000) == 120
+
+
+@given(st.lists(st.floats(0, 0.2), min_size=1, max_size=400))
+def test_in_no_second_more_than_rate_and_burst_get_through(gaps: list[float]) -> None:
+    bucket = TokenBucket(80, 20)
+    now, taken = 1000.0, []
+    for gap in gaps:
+        now += gap
+        while bucket.wait(1, now) <= 0:
+            bucket.take(1)
+            taken.append(now)
+    for i, begin in enumerate(taken):
+        assert sum(begin <= when < begin + 1 for when in taken[i:]) <= 100 + 1
+
+
+def test_after_the_wait_it_said_the_amount_may_be_taken() -> None:
+    bucket = TokenBucket(10, 5)
+    for _ in range(5):
+        assert bucket.wait(1, 100.0) == 0
+        bucket.take(1)
+    wait = bucket.wait(1, 100.0)
+    assert 0 < wait <= 0.1
+    assert bucket.wait(1, 100.0 + wait + 1e-9) <= 1e-9
+
+
+def test_what_is_larger_than_a_burst_goes_when_the_bucket_is_full_and_is_paid_for_later() -> None:
+    bucket = TokenBucket(10, 5)
+    assert bucket.wait(50, 100.0) == 0
+    bucket.take(50)
+    assert bucket.wait(1, 100.0) > 4
+
+
+def test_a_rate_of_zero_is_no_limit() -> None:
+    bucket = TokenBucket(0, 1)
+    for _ in range(1000):
+        assert bucket.wait(1e9, 0.0) == 0
+        bucket.take(1e9)
