@@ -8,6 +8,7 @@ it means with `Annotated[type, Meta(description=…)]`, which is also what `docs
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import types
 from collections.abc import Mapping
@@ -75,7 +76,7 @@ class ByteSize(int):
 
 def read_table(cls: type[T], table: Mapping[str, Any], where: str, problems: list[Problem], path: str = "") -> T | None:
     """Make a `cls` of a TOML table, or None; whatever is wrong is appended to `problems` with its dotted path."""
-    fields = {field.encode_name: field for field in msgspec.structs.fields(cls)}
+    fields = _fields(cls)
     before = sum(not problem.warning for problem in problems)
     prefix = f"{path}." if path else ""
     problems.extend(
@@ -98,6 +99,12 @@ def read_table(cls: type[T], table: Mapping[str, Any], where: str, problems: lis
     except ValueError as error:
         problems.append(Problem(where=f"{where}: {path}" if path else where, what=str(error)))
         return None
+
+
+@functools.cache
+def _fields(cls: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """The fields of a settings type by their names in TOML; asked once a type, because msgspec evaluates every hint."""
+    return {field.encode_name: field for field in msgspec.structs.fields(cls)}
 
 
 def _read_value(kind: Any, value: Any, where: str, problems: list[Problem], place: str) -> Any:
