@@ -325,6 +325,10 @@ def build(frame: Frame) -> bytes:
     fields = msgspec.structs.asdict(frame)
     match frame:
         case DataFrame():
+            if len(frame.f_opts) != frame.f_ctrl & FOPTS_LEN_MASK:
+                raise MalformedFrame(Reason.FOPTS_OVERFLOW, "FOptsLen and FOpts differ")
+            if frame.f_port is None and frame.frm_payload:
+                raise MalformedFrame(Reason.TOO_SHORT, "an FRMPayload needs an FPort before it")
             fields["fcnt"] = frame.fcnt16
             grammar = DATA_WITHOUT_PORT if frame.f_port is None else DATA_WITH_PORT
             phy_payload: bytes = grammar.build(fields) + frame.mic
