@@ -54,7 +54,7 @@ class DeviceAndAttacker(RuleBasedStateMachine):
         """Counters heard in a row since the restart."""
         self.delivered: dict[bytes, int] = {}
         self.heard: list[bytes] = []
-        """What the bridge has heard of the device: the attacker replays it in vain. A frame that only he heard is new."""
+        """What we have heard of the device: the attacker replays it in vain. A frame that only he heard is new."""
 
     def hear(self, phy_payload: bytes, gateway: EUI64 = GATEWAY) -> Decision:
         decision = self.bridge.hear(phy_payload, self.now, gateway)
