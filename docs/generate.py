@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lorabridge.lorawan.events import EventKind
 from lorabridge.lorawan.verdict import Reason, Verdict
+from lorabridge.upstream.faults import faults_markdown
 from lorabridge.upstream.schema import json_schema
 
 DOCS = Path(__file__).parent
@@ -15,7 +16,8 @@ DOCS = Path(__file__).parent
 def documents() -> dict[Path, bytes]:
     """Every generated document: where it stands, and what it should hold."""
     schemas = {DOCS / "schema" / f"{kind.value}.json": json_schema(kind) for kind in EventKind}
-    return {DOCS / "verdicts.md": verdicts().encode(), **schemas}
+    faults = {DOCS / "link-faults.md": faults_markdown().encode()}
+    return {DOCS / "verdicts.md": verdicts().encode(), **faults, **schemas}
 
 
 def verdicts() -> str:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import enum
 import socket
 import ssl
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Self
 
 import msgspec
@@ -276,10 +274,12 @@ def fault_of_reason_code(code: int, otherwise: LinkFault) -> LinkFault:
 
 
 def faults_markdown() -> str:
-    """The table of `docs/link-faults.md`."""
+    """The page `docs/link-faults.md`."""
     rows = [f"| `{fault}` | {fault.doc} | {fault.hint} |" for fault in LinkFault]
     head = [
         "# Faults of the link",
+        "",
+        "<!-- Generated from lorabridge/upstream/faults.py by `make docs`. -->",
         "",
         "What the bridge reports when it cannot reach AWS IoT, and what to do. All of them are retried for ever.",
         "",
@@ -287,7 +287,3 @@ def faults_markdown() -> str:
         "|---|---|---|",
     ]
     return "\n".join([*head, *rows, ""])
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(faults_markdown(), encoding="utf-8")

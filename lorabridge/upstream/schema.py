@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -400,14 +398,3 @@ def json_schema(kind: EventKind) -> bytes:
         "$defs": dict(sorted(parts.items())),
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
-
-
-def write_json_schemas(folder: Path) -> None:
-    """Write `<kind>.json` for every kind: `python -m lorabridge.upstream.schema docs/schema`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind in EventKind:
-        (folder / f"{kind.value}.json").write_bytes(json_schema(kind))
-
-
-if __name__ == "__main__":
-    write_json_schemas(Path(sys.argv[1]))

@@ -323,7 +323,7 @@ def test_a_policy_that_forbids_everything_parks_nothing(authority: Authority, st
 def test_every_fault_says_what_it_means_and_what_to_do_and_the_page_is_up_to_date() -> None:
     assert all(fault.doc.endswith(".") and len(fault.hint) > 20 for fault in LinkFault)
     page = Path(__file__).parents[2] / "docs" / "link-faults.md"
-    assert page.read_text(encoding="utf-8") == faults.faults_markdown(), "python -m lorabridge.upstream.faults …"
+    assert page.read_text(encoding="utf-8") == faults.faults_markdown(), "run: make docs"
 
 
 def test_the_hint_is_at_hand_where_the_fault_is() -> None:

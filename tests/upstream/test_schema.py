@@ -135,9 +135,7 @@ OF_KIND: dict[EventKind, st.SearchStrategy[Any]] = {
 
 @pytest.mark.parametrize("kind", EventKind)
 def test_the_published_schema_is_the_one_the_code_makes(kind: EventKind) -> None:
-    assert (ON_DISK / f"{kind.value}.json").read_bytes() == schema.json_schema(kind), (
-        "run: python -m lorabridge.upstream.schema docs/schema"
-    )
+    assert (ON_DISK / f"{kind.value}.json").read_bytes() == schema.json_schema(kind), "run: make docs"
     Draft202012Validator.check_schema(msgspec.json.decode(schema.json_schema(kind)))
 
 
