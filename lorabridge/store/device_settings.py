@@ -79,11 +79,9 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True):
         int, msgspec.Meta(description='Frames for counter_policy "confirm": 2 to 100.', ge=2, le=100)
     ] = 3
     max_fcnt_gap: Annotated[
-        int | None,
+        Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)] | None,
         msgspec.Meta(
-            description="Most frames that may be missing between two: 0 for no limit; left out, what the version says.",
-            ge=0,
-            le=0xFFFF_FFFF,
+            description="Most frames that may be missing between two: 0 for no limit; left out, what the version says."
         ),
     ] = None
     region: Annotated[

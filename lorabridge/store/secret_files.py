@@ -25,7 +25,7 @@ def read_private(path: Path, where: str, limit: int, problems: list[Problem], fo
         said = error.strerror if isinstance(error, OSError) and error.strerror else "is no path"
         problems.append(Problem(where=where, what=f"cannot read {path}: {said.lower()}", hint=_OPEN_HINT))
         return None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             problems.append(Problem(where=where, what=f"{path} is no ordinary file", hint="give the path of a file"))
@@ -34,12 +34,14 @@ def read_private(path: Path, where: str, limit: int, problems: list[Problem], fo
             what = f"others can read or change {path} (mode {stat.S_IMODE(found.st_mode):o})"
             problems.append(Problem(where=where, what=what, hint=f"chmod 600 {path}"))
             return None
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(limit + 1)
-        except OSError as error:
-            what = f"cannot read {path}: {(error.strerror or 'error').lower()}"
-            problems.append(Problem(where=where, what=what, hint="look at the disk"))
-            return None
+    except OSError as error:
+        what = f"cannot read {path}: {(error.strerror or 'error').lower()}"
+        problems.append(Problem(where=where, what=what, hint="look at the disk"))
+        return None
+    finally:
+        os.close(descriptor)
     if len(content) > limit:
         problems.append(Problem(where=where, what=f"{path} has more than {limit} bytes", hint="is it the right file?"))
         return None
