@@ -1,0 +1,124 @@
+"""What the stand-in saw and decided: the evidence that tests and the simulation read."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections import Counter, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, Self
+
+import msgspec
+
+from lorabridge.simulation.standin.hello import ClientHello
+
+
+class Happening(enum.Enum):
+    """What an event tells."""
+
+    CLIENT_HELLO = "client_hello"
+    HANDSHAKE_DONE = "handshake_done"
+    CONNECTED = "connected"
+    REFUSED = "refused"
+    IGNORED = "ignored"
+    DISCONNECTED = "disconnected"
+    LOST = "lost"
+    BROKER_CLOSED = "broker_closed"
+    CUT = "cut"
+
+
+class Refusal(enum.Enum):
+    """Why something was not done. All but the last two end the connection."""
+
+    doc: str
+
+    def __new__(cls, value: str, doc: str) -> Self:
+        """The name, and what it means."""
+        member = object.__new__(cls)
+        member._value_ = value
+        member.doc = doc
+        return member
+
+    MALFORMED_HELLO = "malformed_hello", "the first bytes are no ClientHello; alert decode_error"
+    NO_SERVER_NAME = "no_server_name", "no SNI; alert unrecognized_name"
+    WRONG_SERVER_NAME = "wrong_server_name", "SNI is not exactly the endpoint; alert unrecognized_name"
+    NO_ALPN = "no_alpn", "no `x-amzn-mqtt-ca` on the port that stands for 443; alert no_application_protocol"
+    TLS = "tls", "OpenSSL refused the handshake or a record; the alert is the one that it sent"
+    UNKNOWN_CERTIFICATE = "unknown_certificate", "a valid certificate that no policy is attached to"
+    SETUP_TIMEOUT = "setup_timeout", "no CONNECT in time"
+    KEEP_ALIVE = "keep_alive", "nothing heard for one and a half times the keep-alive"
+    MALFORMED_PACKET = "malformed_packet", "not MQTT"
+    UNEXPECTED_PACKET = "unexpected_packet", "a packet that a client may not send then, or never (PUBREL, AUTH …)"
+    PROTOCOL_VERSION = "protocol_version", "neither MQTT 3.1.1 nor MQTT 5"
+    OVERSIZE = "oversize", "a packet of more than 128 KiB"
+    CLIENT_ID = "client_id", "not the client id of this certificate"
+    LAST_WILL = "last_will", "a last will without the right to it, or to its topic"
+    PERSISTENT_SESSION = "persistent_session", "a persistent session without the right to it"
+    TOPIC_LENGTH = "topic_length", "a topic of more than 256 bytes"
+    TOPIC_SLASHES = "topic_slashes", "a topic with more than 7 slashes"
+    PUBLISH = "publish", "no right to publish to this topic"
+    RETAIN = "retain", "no right to publish retained to this topic"
+    SUBSCRIBE = "subscribe", "no right to subscribe to this filter"
+    FILTERS = "filters", "more than 8 filters in a SUBSCRIBE"
+    SUBSCRIPTIONS = "subscriptions", "more than 50 subscriptions"
+    SUBSCRIPTION_IDENTIFIER = "subscription_identifier", "MQTT 5 subscription identifiers are not supported"
+    TOPIC_ALIAS = "topic_alias", "an MQTT 5 topic alias out of range, or one that stands for nothing yet"
+    NO_BROKER = "no_broker", "the broker behind cannot be reached"
+    QOS_2 = "qos_2", "QoS 2: never answered (3.1.1), connection closed (MQTT 5)"
+    RATE = "rate", "more publishes a second than the quota: the excess is discarded"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of the record. `detail` may hold what a peer sent: show it escaped."""
+
+    at: float
+    """Seconds, by the clock given to the stand-in."""
+    connection: int
+    kind: Happening
+    refusal: Refusal | None = None
+    alert: int | None = None
+    """The TLS alert that was sent (RFC 5246 §7.2)."""
+    detail: str = ""
+    hello: ClientHello | None = None
+
+
+class Journal:
+    """The last `limit` events, counters over all of them, and optionally a file of JSON lines."""
+
+    def __init__(self, limit: int, file: Path | None, clock: Callable[[], float]) -> None:
+        self.events: deque[Event] = deque(maxlen=limit)
+        self.counters: Counter[str] = Counter()
+        self.changed = asyncio.Event()
+        self._clock = clock
+        self._file: BinaryIO | None = None if file is None else file.open("ab")
+
+    def record(
+        self,
+        connection: int,
+        kind: Happening,
+        *,
+        refusal: Refusal | None = None,
+        alert: int | None = None,
+        detail: str = "",
+        hello: ClientHello | None = None,
+    ) -> None:
+        """Note an event, count it, and wake whoever waits."""
+        at = self._clock()
+        event = Event(at=at, connection=connection, kind=kind, refusal=refusal, alert=alert, detail=detail, hello=hello)
+        self.events.append(event)
+        self.counters[kind.value if refusal is None else refusal.value] += 1
+        if self._file is not None:
+            self._file.write(msgspec.json.encode(event) + b"\n")
+        self.changed.set()
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Count what is too frequent to be an event, and wake whoever waits."""
+        self.counters[name] += by
+        self.changed.set()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -1,0 +1,89 @@
+"""Who may do what: the part of an AWS IoT policy that a gateway meets, and the limits on topics.
+
+Patterns are those of AWS policies: `*` stands for any characters, `/` included, `?` for one; `+` and `#`
+stand for themselves, so that a filter is granted as it is written.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from lorabridge.simulation.standin.events import Refusal
+
+MAX_TOPIC_BYTES = 256
+MAX_TOPIC_SLASHES = 7
+_BASIC_INGEST = re.compile(r"\$aws/rules/[^/]+/", re.DOTALL)
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What the holder of one certificate may do. Nothing is granted that is not written."""
+
+    client_id: str
+    publish: tuple[str, ...] = ()
+    retain: tuple[str, ...] = ()
+    """Needed beside `publish` for a publish with RETAIN (iot:RetainPublish)."""
+    subscribe: tuple[str, ...] = ()
+    last_will: bool = False
+    persistent_session: bool = False
+
+
+def gateway_policy(gateway_id: str) -> Policy:
+    """What a lorabridge gateway with the default topics needs, and no more."""
+    topics = f"lorabridge/{gateway_id}/"
+    return Policy(
+        client_id=gateway_id,
+        publish=(f"{topics}*", f"$aws/rules/*/{topics}*"),
+        retain=(f"{topics}status",),
+        last_will=True,
+    )
+
+
+class TopicRight(msgspec.Struct, frozen=True):
+    """What follows from a topic, whatever is published to it."""
+
+    topic: str
+    refusal: Refusal | None = None
+    may_retain: bool = False
+    basic_ingest: bool = False
+
+
+def topic_right(policy: Policy, wire: bytes) -> TopicRight:
+    """Judge the topic of a PUBLISH; the prefix of Basic Ingest is not counted (developer guide, Basic Ingest)."""
+    try:
+        topic = wire.decode()
+    except UnicodeDecodeError:
+        return TopicRight("", Refusal.MALFORMED_PACKET)
+    if not topic or set(topic) & set("+#\0"):  # MQTT 3.1.1 §3.3.2.1, §4.7.3
+        return TopicRight(topic, Refusal.MALFORMED_PACKET)
+    prefix = _BASIC_INGEST.match(topic)
+    refusal = _limits(topic[prefix.end() :] if prefix else topic)
+    if refusal is None and not _granted(policy.publish, topic):
+        refusal = Refusal.PUBLISH
+    return TopicRight(topic, refusal, may_retain=_granted(policy.retain, topic), basic_ingest=prefix is not None)
+
+
+def filter_refusal(policy: Policy, topic_filter: str) -> Refusal | None:
+    """Why a client may not subscribe to `topic_filter`, if so. Nobody can subscribe to Basic Ingest."""
+    if not topic_filter or "\0" in topic_filter:
+        return Refusal.MALFORMED_PACKET
+    if topic_filter.startswith("$aws/rules/") or not _granted(policy.subscribe, topic_filter):
+        return Refusal.SUBSCRIBE
+    return _limits(topic_filter)
+
+
+def _limits(topic: str) -> Refusal | None:
+    if len(topic.encode()) > MAX_TOPIC_BYTES:
+        return Refusal.TOPIC_LENGTH
+    return Refusal.TOPIC_SLASHES if topic.count("/") > MAX_TOPIC_SLASHES else None
+
+
+def _granted(patterns: tuple[str, ...], text: str) -> bool:
+    return any(_matches(pattern, text) for pattern in patterns)
+
+
+def _matches(pattern: str, text: str) -> bool:
+    wild = {"*": ".*", "?": "."}
+    expression = "".join(wild.get(character) or re.escape(character) for character in pattern)
+    return re.fullmatch(expression, text, re.DOTALL) is not None

@@ -1,0 +1,350 @@
+"""The screens between client and broker: what of either stream passes, what is answered here, what ends it all.
+
+Sans-I/O: plaintext goes in, and what is to be sent to either side comes out. Runs of permitted packets pass
+as one slice of the buffer they came in; a topic is judged once a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from lorabridge.simulation.standin import mqtt_wire as wire
+from lorabridge.simulation.standin.events import Refusal
+from lorabridge.simulation.standin.mqtt_wire import Connect, Header, MalformedPacket, PacketType, Property, Reason
+from lorabridge.simulation.standin.policy import Policy, TopicRight, filter_refusal, topic_right
+
+MAX_PACKET = 128 * 1024
+MAX_FILTERS = 8
+MAX_SUBSCRIPTIONS = 50
+MAX_TOPIC_ALIASES = 8
+MAX_UNACKNOWLEDGED = 100
+KEEP_ALIVE = (30, 1200)
+_PUBLISH, _PUBACK = PacketType.PUBLISH << 4, PacketType.PUBACK << 4
+_MOST_TOPICS = 4096
+_PASSED_ON = frozenset((PacketType.PUBACK, PacketType.PINGREQ, PacketType.DISCONNECT))
+_ANSWERED_BY_CONNACK = frozenset((Refusal.CLIENT_ID, Refusal.LAST_WILL, Refusal.PERSISTENT_SESSION))
+_ANSWERED_BY_PUBACK = frozenset((Refusal.PUBLISH, Refusal.RETAIN))
+
+REASONS = {
+    Refusal.MALFORMED_PACKET: Reason.MALFORMED_PACKET,
+    Refusal.UNEXPECTED_PACKET: Reason.PROTOCOL_ERROR,
+    Refusal.PROTOCOL_VERSION: Reason.UNSUPPORTED_PROTOCOL_VERSION,
+    Refusal.OVERSIZE: Reason.PACKET_TOO_LARGE,
+    Refusal.KEEP_ALIVE: Reason.KEEP_ALIVE_TIMEOUT,
+    Refusal.TOPIC_LENGTH: Reason.TOPIC_NAME_INVALID,
+    Refusal.TOPIC_SLASHES: Reason.TOPIC_NAME_INVALID,
+    Refusal.FILTERS: Reason.TOPIC_FILTER_INVALID,
+    Refusal.SUBSCRIPTIONS: Reason.QUOTA_EXCEEDED,
+    Refusal.SUBSCRIPTION_IDENTIFIER: Reason.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED,
+    Refusal.TOPIC_ALIAS: Reason.TOPIC_ALIAS_INVALID,
+    Refusal.QOS_2: Reason.QOS_NOT_SUPPORTED,
+}
+"""What MQTT 5 says in the DISCONNECT; all others are not authorised."""
+
+Observer = Callable[[str, bytes], None]
+"""Is given topic and payload of each publish that was delivered."""
+
+
+class Refused(Exception):  # noqa: N818  # a decision, not an error
+    """The connection must end."""
+
+    def __init__(self, refusal: Refusal, detail: str = "") -> None:
+        super().__init__(refusal.value)
+        self.refusal = refusal
+        self.detail = detail
+
+
+class Passed(msgspec.Struct):
+    """What came of one piece of the client's stream."""
+
+    to_broker: list[bytes] = msgspec.field(default_factory=list)
+    to_client: list[bytes] = msgspec.field(default_factory=list)
+    ignored: list[tuple[Refusal, str]] = msgspec.field(default_factory=list)
+    refused: Refused | None = None
+
+
+class ClientScreen:
+    """What a client sends. Once `screen` has told of a refusal, nothing more may be fed."""
+
+    def __init__(self, policy: Policy, observer: Observer | None, publishes_per_second: int) -> None:
+        """`publishes_per_second`: 0 is without limit."""
+        self._policy = policy
+        self._observer = observer
+        self._quota = publishes_per_second
+        self._second, self._in_second = -1, 0
+        self._rest = b""
+        self._rights: dict[bytes, TopicRight] = {}
+        self._aliases: dict[int, bytes] = {}
+        self._filters: set[str] = set()
+        self._passed = Passed()
+        self.connect: Connect | None = None
+        self.keep_alive = 0
+        """Seconds; what the client is held to."""
+        self.said_goodbye = False
+        self.delivered = 0
+        """Publishes that the broker, or for Basic Ingest the front, took."""
+        self.unacknowledged: dict[int, tuple[str, bytes]] = {}
+        """Publishes that the broker has and has not acknowledged yet; filled for an observer only."""
+
+    def screen(self, data: bytes, now: float) -> Passed:
+        """Judge what came; `now` is monotonic, in seconds."""
+        passed = self._passed = Passed()
+        if int(now) != self._second:
+            self._second, self._in_second = int(now), 0
+        buffer = self._rest + data if self._rest else data
+        try:
+            at = self._packets(buffer)
+        except MalformedPacket as error:
+            passed.refused = Refused(Refusal.MALFORMED_PACKET, str(error))
+        except Refused as refused:
+            passed.refused = refused
+        else:
+            self._rest = buffer[at:]
+        if passed.refused is not None:
+            self._last_words(passed.refused.refusal)
+        return passed
+
+    def _packets(self, buffer: bytes) -> int:
+        """Judge all whole packets; where the rest begins. What was permitted before a refusal goes out."""
+        run = at = 0
+        end = len(buffer)
+        try:
+            while end - at >= 2:
+                first, size = buffer[at], buffer[at + 1]
+                body, stop = at + 2, at + 2 + size
+                if size > 0x7F:
+                    header = wire.parse_header(buffer, at)
+                    if header is None:
+                        break
+                    body, stop = header
+                if stop - at > MAX_PACKET:
+                    raise Refused(Refusal.OVERSIZE, f"{stop - at} bytes")
+                if stop > end:
+                    break
+                if first & 0xF0 == _PUBLISH and self.connect is not None:
+                    passes = self._publish(buffer, first, body, stop)
+                else:
+                    passes = self._other(buffer, first, Header(body, stop))
+                if not passes:
+                    if run < at:
+                        self._passed.to_broker.append(buffer[run:at])
+                    run = stop
+                at = stop
+        finally:
+            if run < at:
+                self._passed.to_broker.append(buffer[run:at])
+        return at
+
+    def _publish(self, buffer: bytes, first: int, body: int, stop: int) -> bool:
+        """Whether a PUBLISH (§3.3) goes on to the broker."""
+        topic_stop = body + 2 + (buffer[body] << 8 | buffer[body + 1]) if stop - body >= 2 else stop + 1
+        qos = first >> 1 & 3
+        payload = topic_stop + 2 if qos else topic_stop
+        if payload > stop or qos == 3:
+            raise MalformedPacket("a PUBLISH shorter than its lengths say, or with QoS 3")
+        wire_topic = buffer[body + 2 : topic_stop]
+        if self.connect is not None and self.connect.mqtt_5:
+            wire_topic, payload = self._properties(buffer, wire_topic, payload, stop)
+        right = self._rights.get(wire_topic) or self._judge(wire_topic)
+        refusal = right.refusal or (Refusal.RETAIN if first & 0x01 and not right.may_retain else None)
+        if refusal is not None:
+            self._deny(refusal, right.topic, buffer[topic_stop : topic_stop + 2] if qos == 1 else b"")
+            return False
+        if qos == 2:
+            self._ignore_or_refuse(Refusal.QOS_2, right.topic)
+            return False
+        if self._quota and self._is_too_fast(right.topic):
+            return False
+        if right.basic_ingest:
+            self._ingest(right, buffer[payload:stop], int.from_bytes(buffer[topic_stop : topic_stop + 2 * qos], "big"))
+            return False
+        if qos and self._observer is not None:
+            packet_id = buffer[topic_stop] << 8 | buffer[topic_stop + 1]
+            self.unacknowledged[packet_id] = (right.topic, buffer[payload:stop])
+        elif not qos:
+            self._deliver(right.topic, buffer[payload:stop])
+        return True
+
+    def _deny(self, refusal: Refusal, topic: str, packet_id: bytes) -> None:
+        """End it; but a QoS 1 publish of MQTT 5 without the right to it is answered (what AWS does is not known)."""
+        is_mqtt_5 = self.connect is not None and self.connect.mqtt_5
+        if not (is_mqtt_5 and packet_id and refusal in _ANSWERED_BY_PUBACK):
+            raise Refused(refusal, topic)
+        self._passed.to_client.append(wire.build_puback(int.from_bytes(packet_id, "big"), Reason.NOT_AUTHORIZED))
+        self._passed.ignored.append((refusal, topic))
+
+    def _judge(self, wire_topic: bytes) -> TopicRight:
+        if len(self._rights) >= _MOST_TOPICS:
+            self._rights.clear()
+        right = self._rights[wire_topic] = topic_right(self._policy, wire_topic)
+        return right
+
+    def _properties(self, buffer: bytes, wire_topic: bytes, at: int, stop: int) -> tuple[bytes, int]:
+        """The topic that is meant (an alias may stand for it, §3.3.2.3.4), and where the payload begins."""
+        fields = wire.Fields(buffer, at, stop)
+        alias = fields.properties().get(Property.TOPIC_ALIAS)
+        if alias is not None:
+            number = int.from_bytes(alias, "big")
+            if not 0 < number <= MAX_TOPIC_ALIASES or not (wire_topic or number in self._aliases):
+                raise Refused(Refusal.TOPIC_ALIAS, str(number))
+            wire_topic = self._aliases[number] = wire_topic or self._aliases[number]
+        return wire_topic, fields.at
+
+    def _is_too_fast(self, topic: str) -> bool:
+        self._in_second += 1
+        if self._in_second == self._quota + 1:  # one event a second, not one a publish
+            self._passed.ignored.append((Refusal.RATE, topic))
+        return self._in_second > self._quota
+
+    def _ingest(self, right: TopicRight, payload: bytes, packet_id: int) -> None:
+        """Basic Ingest ends here, as it ends at the rules engine: taken, acknowledged, for no subscriber to see."""
+        if packet_id:
+            self._passed.to_client.append(wire.build_puback(packet_id))
+        self._deliver(right.topic, payload)
+
+    def _deliver(self, topic: str, payload: bytes) -> None:
+        self.delivered += 1
+        if self._observer is not None:
+            self._observer(topic, payload)
+
+    def acknowledged(self, packet_id: int, reason: int) -> None:
+        """The broker has answered the publish with this id."""
+        publish = self.unacknowledged.pop(packet_id, None)
+        if reason < 0x80:
+            self.delivered += 1
+            if self._observer is not None and publish is not None:
+                self._observer(*publish)
+
+    def _other(self, buffer: bytes, first: int, header: Header) -> bool:
+        """Whether a packet that is no PUBLISH goes on to the broker as it is."""
+        kind = first >> 4
+        if (self.connect is None) is not (kind == PacketType.CONNECT):
+            raise Refused(Refusal.UNEXPECTED_PACKET, f"packet type {kind}")
+        if kind == PacketType.CONNECT:
+            self._connect(buffer, first, header)
+            return False
+        if kind == PacketType.SUBSCRIBE:
+            return self._subscribe(buffer, header)
+        if kind == PacketType.UNSUBSCRIBE:
+            mqtt_5 = self.connect is not None and self.connect.mqtt_5
+            unsubscribe = wire.parse_subscribe(buffer, header, mqtt_5=mqtt_5, with_options=False)
+            self._filters.difference_update(unsubscribe.filters)
+            return True
+        if kind not in _PASSED_ON:
+            raise Refused(Refusal.UNEXPECTED_PACKET, f"packet type {kind}")
+        self.said_goodbye |= kind == PacketType.DISCONNECT
+        return True
+
+    def _connect(self, buffer: bytes, first: int, header: Header) -> None:
+        """Judge a CONNECT; it goes on without keep-alive, which is watched here for all brokers alike."""
+        connect = wire.parse_connect(buffer, header)
+        if connect is None:
+            raise Refused(Refusal.PROTOCOL_VERSION)
+        self.connect = connect
+        if connect.client_id != self._policy.client_id:
+            raise Refused(Refusal.CLIENT_ID, connect.client_id)
+        is_persistent = connect.session_expiry > 0 if connect.mqtt_5 else not connect.clean
+        if is_persistent and not self._policy.persistent_session:
+            raise Refused(Refusal.PERSISTENT_SESSION)
+        if connect.will is not None:
+            right = self._judge(connect.will.topic)
+            is_granted = self._policy.last_will and right.refusal is None and not right.basic_ingest
+            if not is_granted or connect.will.qos > 1 or (connect.will.retain and not right.may_retain):
+                raise Refused(Refusal.LAST_WILL, right.topic)
+        lowest, highest = KEEP_ALIVE
+        self.keep_alive = min(max(connect.keep_alive, lowest), highest) if connect.keep_alive else highest
+        body = bytearray(buffer[header.body : header.stop])
+        offset = connect.keep_alive_at - header.body
+        body[offset : offset + 2] = b"\0\0"
+        self._passed.to_broker.append(wire.build_packet(first, bytes(body)))
+
+    def _subscribe(self, buffer: bytes, header: Header) -> bool:
+        mqtt_5 = self.connect is not None and self.connect.mqtt_5
+        subscribe = wire.parse_subscribe(buffer, header, mqtt_5=mqtt_5)
+        if len(subscribe.filters) > MAX_FILTERS:
+            raise Refused(Refusal.FILTERS, str(len(subscribe.filters)))
+        if subscribe.has_identifier:
+            raise Refused(Refusal.SUBSCRIPTION_IDENTIFIER)
+        if subscribe.highest_qos > 1:
+            self._ignore_or_refuse(Refusal.QOS_2, "SUBSCRIBE")
+            return False
+        for topic_filter in subscribe.filters:
+            refusal = filter_refusal(self._policy, topic_filter)
+            if refusal is Refusal.SUBSCRIBE and mqtt_5:
+                refused = wire.build_suback_refused(subscribe.packet_id, len(subscribe.filters))
+                self._passed.to_client.append(refused)
+                self._passed.ignored.append((refusal, topic_filter))
+                return False
+            if refusal is not None:
+                raise Refused(refusal, topic_filter)
+        self._filters.update(subscribe.filters)
+        if len(self._filters) > MAX_SUBSCRIPTIONS:
+            raise Refused(Refusal.SUBSCRIPTIONS, str(len(self._filters)))
+        return True
+
+    def _ignore_or_refuse(self, refusal: Refusal, detail: str) -> None:
+        """MQTT 3.1.1 gets no answer at all, MQTT 5 a DISCONNECT."""
+        if self.connect is not None and self.connect.mqtt_5:
+            raise Refused(refusal, detail)
+        self._passed.ignored.append((refusal, detail))
+
+    def _last_words(self, refusal: Refusal) -> None:
+        """Only MQTT 5 is told why; a refused CONNECT of MQTT 3.1.1 gets no CONNACK either."""
+        if self.connect is None or not self.connect.mqtt_5:
+            return
+        if refusal in _ANSWERED_BY_CONNACK:
+            said = wire.build_connack_refused(REASONS.get(refusal, Reason.NOT_AUTHORIZED))
+        else:
+            said = wire.build_disconnect(REASONS.get(refusal, Reason.NOT_AUTHORIZED))
+        self._passed.to_client.append(said)
+
+
+class BrokerScreen:
+    """What the broker sends: whole packets pass; the CONNACK of MQTT 5 states AWS IoT's limits instead of its own."""
+
+    def __init__(self, client: ClientScreen) -> None:
+        self._client = client
+        self._rest = b""
+        self.is_connected = False
+
+    def screen(self, data: bytes) -> bytes:
+        """What goes on to the client. Raises MalformedPacket: then the broker is at fault."""
+        buffer = self._rest + data if self._rest else data
+        at, end, before = 0, len(buffer), b""
+        while end - at >= 2:
+            header = wire.parse_header(buffer, at)
+            if header is None or header.stop > end:
+                break
+            first = buffer[at]
+            if first == _PUBACK:
+                fields = wire.Fields(buffer, header.body, header.stop)
+                self._client.acknowledged(fields.number(2), fields.number(1) if fields.more else Reason.SUCCESS)
+            elif first >> 4 == PacketType.CONNACK:
+                before = self._connack(buffer, header)
+                buffer = buffer[header.stop :]
+                at, end = 0, len(buffer)
+                continue
+            at = header.stop
+        self._rest = buffer[at:]
+        return before + buffer[:at]
+
+    def _connack(self, buffer: bytes, header: Header) -> bytes:
+        connect = self._client.connect
+        fields = wire.Fields(buffer, header.body, header.stop)
+        start = fields.take(2)
+        self.is_connected = start[1] == 0
+        if connect is None or not connect.mqtt_5:
+            return wire.build_packet(PacketType.CONNACK << 4, start)
+        properties = fields.properties()
+        theirs = int.from_bytes(properties.get(Property.RECEIVE_MAXIMUM, b"\xff\xff"), "big")
+        properties[Property.RECEIVE_MAXIMUM] = min(theirs, MAX_UNACKNOWLEDGED).to_bytes(2, "big")
+        properties[Property.MAXIMUM_QOS] = b"\x01"
+        properties[Property.MAXIMUM_PACKET_SIZE] = MAX_PACKET.to_bytes(4, "big")
+        properties[Property.TOPIC_ALIAS_MAXIMUM] = MAX_TOPIC_ALIASES.to_bytes(2, "big")
+        properties[Property.SUBSCRIPTION_IDENTIFIER_AVAILABLE] = b"\0"
+        properties.pop(Property.SERVER_KEEP_ALIVE, None)
+        if self._client.keep_alive != connect.keep_alive:
+            properties[Property.SERVER_KEEP_ALIVE] = self._client.keep_alive.to_bytes(2, "big")
+        return wire.build_packet(PacketType.CONNACK << 4, start + wire.build_properties(properties))

@@ -1,0 +1,229 @@
+"""The stand-in as a whole: two loopback ports, a broker behind them, and the faults that tests inject."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Self
+
+import msgspec
+from msgspec import Meta
+
+from lorabridge.simulation.pki import Pki
+from lorabridge.simulation.standin.amqtt_broker import AmqttBroker
+from lorabridge.simulation.standin.connection import BrokerSide, ClientSide, Front
+from lorabridge.simulation.standin.events import Event, Journal
+from lorabridge.simulation.standin.hello import ClientHello
+from lorabridge.simulation.standin.policy import Policy
+from lorabridge.simulation.standin.screen import Observer
+from lorabridge.simulation.standin.tls_front import TlsRules, server_context
+
+_BACKLOG = 128
+_PATIENCE = 1.0
+"""Seconds that a broker has at the end to take what was forwarded."""
+
+
+class StandInSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may do what, and where it listens."""
+
+    policies: Annotated[
+        Mapping[str, Policy], Meta(description="policy by the SHA-256 fingerprint (hex) of the certificate it is for")
+    ]
+    host: Annotated[str, Meta(description="address to listen on; not meant for any network")] = "127.0.0.1"
+    port: Annotated[int, Meta(description="stands for 8883; 0 takes a free one")] = 0
+    alpn_port: Annotated[int, Meta(description="stands for 443, with ALPN x-amzn-mqtt-ca; 0 takes a free one")] = 0
+    publishes_per_second: Annotated[
+        int, Meta(description="quota a connection, the excess is discarded; 0 is without limit")
+    ] = 100
+    setup_timeout: Annotated[float, Meta(description="seconds that a client has until CONNECT")] = 30.0
+    event_limit: Annotated[int, Meta(description="events that are kept, the oldest go first")] = 10_000
+    events_file: Annotated[Path | None, Meta(description="JSON lines of all events are appended here")] = None
+    tls: Annotated[
+        TlsRules, Meta(description="anything but the default is a weakened stand-in, for tests of tests")
+    ] = TlsRules()
+
+
+class StandIn:
+    """`async with StandIn(settings, pki=pki) as standin:`; MQTT 5 needs a `broker` other than the default.
+
+    `broker` is host and port of one without TLS, such as mosquitto on loopback. `observer` is called with
+    topic and payload of each publish once the broker has taken it, before the client hears of it.
+    """
+
+    def __init__(
+        self,
+        settings: StandInSettings,
+        *,
+        pki: Pki,
+        broker: tuple[str, int] | None = None,
+        observer: Observer | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.port = settings.port
+        self.alpn_port = settings.alpn_port
+        self._settings = settings
+        self._pki = pki
+        self._broker = broker
+        self._observer = observer
+        self._clock = clock
+        self._amqtt: AmqttBroker | None = None
+        self._journal: Journal
+        self._front: Front
+        self._servers: list[asyncio.Server] = []
+        self._opening: set[asyncio.Task[None]] = set()
+        self._clients: dict[int, ClientSide] = {}
+        self._last_number = 0
+        self._refuses = self._stalls = False
+        self._contexts: dict[bool, ssl.SSLContext] = {}
+
+    async def __aenter__(self) -> Self:
+        """Listen. Raises OSError for a port that is taken, ConfigError for OpenSSL or amqtt."""
+        settings = self._settings
+        server_context(settings.tls, self._pki, with_alpn=True)  # what is wrong with it is told now
+        self._journal = Journal(settings.event_limit, settings.events_file, self._clock)
+        self._front = Front(
+            endpoint=self._pki.endpoint,
+            rules=settings.tls,
+            policies=settings.policies,
+            publishes_per_second=settings.publishes_per_second,
+            setup_timeout=settings.setup_timeout,
+            new_context=self._context,
+            dial=self._dial,
+            observer=self._observer,
+            journal=self._journal,
+        )
+        try:
+            if self._broker is None:
+                self._amqtt = AmqttBroker()
+                await self._amqtt.start()
+            sockets = self._bind()
+            self.port, self.alpn_port = (sock.getsockname()[1] for sock in sockets)
+            for sock, needs_alpn in zip(sockets, (False, True), strict=True):
+                await self._serve(sock, needs_alpn=needs_alpn)
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._refuses = True
+        await asyncio.gather(*self._opening)
+        self._close_servers()
+        self.cut()
+        while clients := list(self._clients.values()):
+            done, _pending = await asyncio.wait([client.closed for client in clients], timeout=_PATIENCE)
+            if len(done) < len(clients):
+                for client in clients:
+                    client.abort_broker()
+        if self._amqtt is not None:
+            await self._amqtt.stop()
+        self._journal.close()
+
+    # What tests and the simulation read.
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """The last events, the oldest first."""
+        return tuple(self._journal.events)
+
+    @property
+    def hellos(self) -> Sequence[ClientHello]:
+        """The ClientHellos among them."""
+        return tuple(event.hello for event in self._journal.events if event.hello is not None)
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """How often each kind of event and each refusal was, and `delivered`."""
+        return self._journal.counters
+
+    @property
+    def delivered(self) -> int:
+        """Publishes that were delivered."""
+        return self._journal.counters["delivered"]
+
+    @property
+    def connections(self) -> int:
+        """Clients at this moment, whether they have got as far as MQTT or not."""
+        return len(self._clients)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds; it is asked after each event and each delivery."""
+        while not condition():
+            self._journal.changed.clear()
+            await self._journal.changed.wait()
+
+    # The faults.
+
+    def cut(self) -> None:
+        """Drop all connections now, without a word; new ones are welcome."""
+        for client in list(self._clients.values()):
+            client.cut()
+
+    def refuse(self, on: bool) -> None:
+        """While on, nobody listens on the ports; connections that are there stay."""
+        if on == self._refuses:
+            return
+        self._refuses = on
+        if on:
+            self._close_servers()
+            return
+        for sock, needs_alpn in zip(self._bind(), (False, True), strict=True):
+            opening = asyncio.get_running_loop().create_task(self._serve(sock, needs_alpn=needs_alpn))
+            self._opening.add(opening)
+            opening.add_done_callback(self._opening.discard)
+
+    def stall(self, on: bool) -> None:
+        """While on, connections are accepted, and neither new nor old ones get an answer."""
+        self._stalls = on
+        for client in list(self._clients.values()):
+            client.stall(on)
+
+    # Inside.
+
+    def _bind(self) -> list[socket.socket]:
+        """Both ports, listening: from here on the kernel accepts."""
+        first = socket.create_server((self._settings.host, self.port), backlog=_BACKLOG)
+        try:
+            return [first, socket.create_server((self._settings.host, self.alpn_port), backlog=_BACKLOG)]
+        except OSError:
+            first.close()
+            raise
+
+    async def _serve(self, sock: socket.socket, *, needs_alpn: bool) -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: self._welcome(needs_alpn=needs_alpn), sock=sock)
+        if self._refuses:  # it was said again in the meantime
+            server.close()
+        else:
+            self._servers.append(server)
+
+    def _close_servers(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    def _welcome(self, *, needs_alpn: bool) -> ClientSide:
+        self._last_number = number = self._last_number + 1
+        client = ClientSide(self._front, number, needs_alpn=needs_alpn, stalled=self._stalls)
+        self._clients[number] = client
+        if self._refuses:  # accepted a moment ago
+            client.cut()
+        client.closed.add_done_callback(lambda _: self._clients.pop(number, None))
+        return client
+
+    def _context(self, with_alpn: bool) -> ssl.SSLContext:
+        if self._settings.tls.fresh_context:
+            return server_context(self._settings.tls, self._pki, with_alpn=with_alpn)
+        if with_alpn not in self._contexts:
+            self._contexts[with_alpn] = server_context(self._settings.tls, self._pki, with_alpn=with_alpn)
+        return self._contexts[with_alpn]
+
+    async def _dial(self, protocol: Callable[[], BrokerSide]) -> tuple[asyncio.Transport, BrokerSide]:
+        if self._broker is None and self._amqtt is not None:
+            return await self._amqtt.dial(protocol)
+        host, port = self._broker or ("", 0)
+        return await asyncio.get_running_loop().create_connection(protocol, host, port)
