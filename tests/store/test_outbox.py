@@ -1,0 +1,254 @@
+"""The outbox is bounded, drops the least valuable first, and counts what it dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from lorabridge.lorawan.events import EventKind, Record
+from lorabridge.lorawan.session import Session
+from lorabridge.lorawan.types import EUI64, FCnt32
+from lorabridge.settings import ByteSize
+from lorabridge.store.database import Batch, SessionChange, Store, StoreConflict, StoredRecord
+from lorabridge.store.values import RECORD_OVERHEAD
+from tests.store.store_help import advance, new_session, records, settings, stored_payloads, with_store
+
+VALUE_ORDER = (EventKind.SECURITY, EventKind.UPLINK, EventKind.UPLINK_COPY, EventKind.GATEWAY_STATS)
+
+
+def mixed(count: int) -> tuple[Record, ...]:
+    """Records of every kind in turn."""
+    return tuple(
+        Record(VALUE_ORDER[n % 4], None, b"%s:%d" % (VALUE_ORDER[n % 4].name.encode(), n)) for n in range(count)
+    )
+
+
+def test_the_least_valuable_kind_goes_first_and_of_it_the_oldest(tmp_path: Path) -> None:
+    wanted = settings(tmp_path, outbox_max_records=5)
+
+    async def use(store: Store) -> None:
+        await store.commit(Batch(records=mixed(8)))
+        assert [record.payload for record in await store.pending(0, 99)] == [
+            b"SECURITY:0",
+            b"UPLINK:1",
+            b"SECURITY:4",
+            b"UPLINK:5",
+            b"UPLINK_COPY:6",
+        ]
+        await store.commit(Batch(records=mixed(2)))
+        counters = store.counters
+        assert counters["outbox_dropped_gateway_stats"] == 2
+        assert counters["outbox_dropped_uplink_copy"] == 2
+        assert counters["outbox_dropped_uplink"] == 1
+        assert counters["outbox_dropped_security"] == 0
+
+    with_store(wanted, use)
+    assert stored_payloads(wanted) == [b"SECURITY:0", b"SECURITY:4", b"UPLINK:5", b"SECURITY:0", b"UPLINK:1"]
+
+
+def test_what_is_dropped_at_once_is_not_said_to_be_stored(tmp_path: Path) -> None:
+    async def use(store: Store) -> None:
+        await store.commit(Batch(records=records(b"a", b"b", kind=EventKind.SECURITY)))
+        assert await store.commit(Batch(records=records(b"stats", kind=EventKind.GATEWAY_STATS))) == []
+        (kept,) = await store.commit(Batch(records=records(b"stats", b"c", kind=EventKind.SECURITY)[1:]))
+        assert kept.payload == b"c"
+        assert [record.payload for record in await store.pending(0, 9)] == [b"b", b"c"]
+
+    with_store(settings(tmp_path, outbox_max_records=2), use)
+
+
+def test_a_counter_moves_even_when_its_record_finds_no_room(tmp_path: Path) -> None:
+    async def use(store: Store) -> None:
+        change = advance(new_session(1), 5)
+        assert await store.commit(Batch(changes=(change,), records=records(b"x" * 1000))) == []
+        assert store.sessions()[change.session.session_id].fcnt_up == 5
+        assert store.counters["outbox_dropped_uplink"] == 1
+
+    with_store(settings(tmp_path, outbox_max_bytes=ByteSize(100)), use)
+
+
+def test_bytes_are_bounded_and_counted(tmp_path: Path) -> None:
+    size = 100 + RECORD_OVERHEAD
+    wanted = settings(tmp_path, outbox_max_bytes=ByteSize(10 * size))
+
+    async def use(store: Store) -> None:
+        for n in range(30):
+            await store.commit(Batch(records=records(b"%03d" % n + b"x" * 97)))
+            assert store.counters["outbox_bytes"] == min(n + 1, 10) * size
+
+    with_store(wanted, use)
+    assert [payload[:3] for payload in stored_payloads(wanted)] == [b"%03d" % n for n in range(20, 30)]
+
+
+def test_what_was_dropped_is_remembered_through_restarts(tmp_path: Path) -> None:
+    wanted = settings(tmp_path, outbox_max_records=1)
+
+    async def use(store: Store) -> int:
+        await store.commit(Batch(records=records(b"a", b"b")))
+        return store.counters["outbox_dropped_uplink"]
+
+    assert [with_store(wanted, use) for _ in range(3)] == [1, 3, 5]
+
+
+def test_smaller_bounds_in_the_settings_take_effect_with_the_next_commit(tmp_path: Path) -> None:
+    async def fill(store: Store) -> None:
+        await store.commit(Batch(records=records(*(b"%d" % n for n in range(20)))))
+
+    async def one_more(store: Store) -> int:
+        await store.commit(Batch(records=records(b"new")))
+        return store.counters["outbox_records"]
+
+    with_store(settings(tmp_path), fill)
+    assert with_store(settings(tmp_path, outbox_max_records=3), one_more) == 3
+    assert stored_payloads(settings(tmp_path)) == [b"18", b"19", b"new"]
+
+
+@dataclasses.dataclass
+class Row:
+    id: int
+    kind: EventKind
+    payload: bytes
+
+
+LIMIT_RECORDS, LIMIT_BYTES, KEEP_PARKED = 12, 12 * (RECORD_OVERHEAD + 12), 3
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """The store against a plain list: whatever is asked in whatever order, both say the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="lorabridge-test-"))
+        self.runner = asyncio.Runner()
+        self.wanted = settings(
+            self.folder,
+            durability="process",
+            outbox_max_records=LIMIT_RECORDS,
+            outbox_max_bytes=ByteSize(LIMIT_BYTES),
+            parked_max_records=KEEP_PARKED,
+        )
+        self.rows: list[Row] = []
+        self.parked: list[bytes] = []
+        self.dropped = dict.fromkeys(VALUE_ORDER, 0)
+        self.sessions: dict[bytes, Session] = {}
+        self.heard: set[tuple[bytes, FCnt32, bytes]] = set()
+        self.last_id = 0
+        self.store = self.runner.run(Store.open(self.wanted))
+
+    def over(self) -> bool:
+        size = sum(len(row.payload) + RECORD_OVERHEAD for row in self.rows)
+        return len(self.rows) > LIMIT_RECORDS or size > LIMIT_BYTES
+
+    def drop_excess(self) -> None:
+        for kind in reversed(VALUE_ORDER):
+            while self.over() and (row := next((row for row in self.rows if row.kind is kind), None)):
+                self.rows.remove(row)
+                self.dropped[kind] += 1
+
+    @rule(
+        new=st.lists(st.tuples(st.sampled_from(VALUE_ORDER), st.binary(max_size=40)), max_size=6),
+        moved=st.sets(st.integers(0, 4), max_size=3),
+        heard=st.lists(st.tuples(st.sampled_from([b"s1", b"s2"]), st.integers(0, 3).map(FCnt32), st.just(b"mic!"))),
+    )
+    def commit(
+        self,
+        new: list[tuple[EventKind, bytes]],
+        moved: set[int],
+        heard: list[tuple[bytes, FCnt32, bytes]],
+    ) -> None:
+        changes = [advance(self.sessions.get(n.to_bytes(8, "big"), new_session(n)), len(self.rows)) for n in moved]
+        batch = Batch(changes=tuple(changes), records=tuple(Record(k, EUI64(3), p) for k, p in new), heard=tuple(heard))
+        stored = self.runner.run(self.store.commit(batch))
+        self.sessions.update((change.session.session_id, change.session) for change in changes)
+        self.heard.update(heard)
+        first = self.last_id + 1
+        rows = [Row(number, kind, payload) for number, (kind, payload) in enumerate(new, first)]
+        self.last_id += len(new)
+        self.rows += rows
+        if changes or new or heard:
+            self.drop_excess()
+        assert [(record.id, record.payload) for record in stored] == [
+            (row.id, row.payload) for row in rows if row in self.rows
+        ]
+
+    @rule(number=st.integers(0, 4), ahead=st.integers(1, 3))
+    def commit_stale(self, number: int, ahead: int) -> None:
+        known = self.sessions.get(number.to_bytes(8, "big"), new_session(number))
+        good = advance(known, 1)
+        bad = SessionChange(good.session, good.expected_generation + ahead)
+        try:
+            self.runner.run(self.store.commit(Batch(changes=(bad,), records=records(b"never"))))
+        except StoreConflict:
+            return
+        raise AssertionError("a stale change was taken")
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data())
+    def done(self, data: st.DataObject) -> None:
+        ids = data.draw(st.sets(st.sampled_from([row.id for row in self.rows])))
+        self.store.done([*ids, 10**6])
+        self.rows = [row for row in self.rows if row.id not in ids]
+        self.runner.run(self.store.pending(0, 0))
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data())
+    def park(self, data: st.DataObject) -> None:
+        row = data.draw(st.sampled_from(self.rows))
+        self.runner.run(self.store.park(row.id, "refused"))
+        self.rows.remove(row)
+        self.parked = [*self.parked, row.payload][-KEEP_PARKED:]
+
+    @rule(after=st.integers(0, 40), limit=st.integers(0, 10))
+    def pending(self, after: int, limit: int) -> None:
+        found: list[StoredRecord] = self.runner.run(self.store.pending(after, limit))
+        wanted = [row for row in self.rows if row.id > after][:limit]
+        assert [(record.id, record.kind, record.payload) for record in found] == [
+            (row.id, row.kind, row.payload) for row in wanted
+        ]
+
+    @rule()
+    def reopen(self) -> None:
+        self.runner.run(self.store.close())
+        self.store = self.runner.run(Store.open(self.wanted))
+        found = self.runner.run(self.store.pending(0, 10**6))
+        # Ids that no row has any more may be given again after a restart: nobody is left who remembers them.
+        self.last_id = max([*(record.id for record in found), self.store._writer.books.next_id - 1])
+        assert [record.payload for record in found] == [row.payload for row in self.rows]
+
+    @invariant()
+    def books_are_right(self) -> None:
+        pending = self.runner.run(self.store.pending(0, 10**6))
+        assert [record.payload for record in pending] == [row.payload for row in self.rows]
+        assert self.store.sessions() == self.sessions
+        counters = self.store.counters
+        assert counters["outbox_parked"] == len(self.parked)
+        for kind in VALUE_ORDER:
+            assert counters[f"outbox_dropped_{kind.value}"] == self.dropped[kind]
+        for session_id in (b"s1", b"s2"):
+            for fcnt32 in range(4):
+                frame = (session_id, FCnt32(fcnt32), b"mic!")
+                assert self.store.heard(*frame) == (frame in self.heard)
+
+    @invariant()
+    def totals_match_the_rows_once_deletions_are_through(self) -> None:
+        if not self.store._writer._undeleted:
+            counters = self.store.counters
+            assert counters["outbox_records"] == len(self.rows)
+            assert counters["outbox_bytes"] == sum(len(row.payload) + RECORD_OVERHEAD for row in self.rows)
+
+    def teardown(self) -> None:
+        self.runner.run(self.store.close())
+        self.runner.close()
+        shutil.rmtree(self.folder)
+
+
+TestStoreAgainstModel = pytest.mark.filterwarnings("error")(StoreMachine.TestCase)
+TestStoreAgainstModel.settings = hypothesis_settings(max_examples=40, stateful_step_count=25, deadline=None)
