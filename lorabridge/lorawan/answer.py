@@ -18,7 +18,7 @@ from lorabridge.lorawan.inspection import Known, KnownKeys, inspect
 from lorabridge.lorawan.question import BadQuestion, Fault, Question, read_bytes, read_object, read_question
 from lorabridge.lorawan.session import History
 from lorabridge.lorawan.table import SessionTable
-from lorabridge.lorawan.types import EUI64, DevAddr, FCnt32
+from lorabridge.lorawan.types import EUI64, FCnt32
 from lorabridge.lorawan.verdict import Reason, Verdict
 
 _STEP_NS = 10_000_000_000
@@ -165,10 +165,5 @@ def _with_device(known: Known, device: Device, fcnt32: FCnt32 | None) -> Known:
 
 def _network(devices: Iterable[Device]) -> Network:
     """Without a configuration, ours are the networks that the addresses of the devices belong to."""
-    return Network(
-        dev_addr_prefixes=tuple({_prefix(device.dev_addr) for device in devices if device.dev_addr is not None})
-    )
-
-
-def _prefix(dev_addr: DevAddr) -> tuple[int, int]:
-    return int(dev_addr), dev_addr.prefix_bits
+    prefixes = {device.dev_addr.network_prefix for device in devices if device.dev_addr is not None}
+    return Network(dev_addr_prefixes=tuple(sorted(prefixes)))

@@ -106,12 +106,6 @@ class DevAddr(_WireInt):
         return int(self) >> (31 - kind - bits) & ((1 << bits) - 1)
 
     @property
-    def prefix_bits(self) -> int:
-        """How many leading bits name the network: the type prefix and the NwkID; 8 for the reserved prefix."""
-        kind = self.net_id_type
-        return 8 if kind is None else kind + 1 + _NWK_ID_BITS[kind]
-
-    @property
     def network_prefix(self) -> tuple[int, int]:
         """The address range of the network it belongs to, as (address, bits); the reserved prefix is its own."""
         kind = self.net_id_type

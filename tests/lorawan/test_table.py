@@ -20,6 +20,7 @@ def test_devices_are_found_by_address_and_by_eui() -> None:
     assert table.at(DevAddr(1)) == ()
     assert table.device(EUI64(3)) is otaa
     assert table.device(EUI64(4)) is None
+    assert table.device_count == 3
 
 
 def test_the_region_is_the_devices_own_else_the_bridges() -> None:

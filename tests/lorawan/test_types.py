@@ -76,7 +76,7 @@ def test_net_id_vectors(vector: dict[str, Any]) -> None:
     assert net_id.type == expect["type"]
     first, bits = DevAddr.parse(expect["dev_addr_prefix"]), expect["dev_addr_prefix_len"]
     last = DevAddr(first | (1 << (32 - bits)) - 1)
-    assert first.prefix_bits == last.prefix_bits == bits
+    assert first.network_prefix == last.network_prefix == (first, bits)
     assert first.belongs_to(net_id)
     assert last.belongs_to(net_id)
     assert not DevAddr(first - 1).belongs_to(net_id)
@@ -85,7 +85,7 @@ def test_net_id_vectors(vector: dict[str, Any]) -> None:
 
 def test_the_reserved_prefix_belongs_to_no_network() -> None:
     reserved = DevAddr(0xFF00_0000)
-    assert (reserved.net_id_type, reserved.nwk_id, reserved.prefix_bits) == (None, None, 8)
+    assert (reserved.net_id_type, reserved.nwk_id, reserved.network_prefix) == (None, None, (reserved, 8))
     assert not any(reserved.belongs_to(NetID(number << 21)) for number in range(8))
 
 
