@@ -120,24 +120,23 @@ def _answer(question: Question, judge: Judge | None) -> dict[str, Any]:
 def _judged(answer: dict[str, Any], question: Question, judge: Judge) -> dict[str, Any]:
     """The answer with its verdict and, unless the question brought keys of its own, by the keys of the device."""
     decision = judge.judge(question)
-    name = None
+    proved, name = decision.device is not None, None
+    tried: list[dict[str, Any]] = []
     for device in judge.candidates(answer, decision):
-        proved = decision.device is not None
-        known = _with_device(question.known, device, decision.fcnt32)
-        attempt = inspect(question.phy_payload, known)
-        if not (proved or attempt["mic_valid"]):
-            continue
-        name = device.name
-        if question.known.keys == KnownKeys():
-            answer = attempt
-            if proved and not answer["mic_valid"]:
-                # The engine knew data rate, channel and acknowledged counter; `inspect` was not told.
-                answer["mic_valid"] = True
-                answer.pop("mic_detail", None)
-        break
-    if decision.verdict is Verdict.BAD_MIC and question.known.keys == KnownKeys():
-        answer["mic_valid"] = False
-        answer.pop("mic_detail", None)
+        attempt = inspect(question.phy_payload, _with_device(question.known, device, decision.fcnt32))
+        tried.append(attempt)
+        if proved or attempt["mic_valid"]:
+            name = device.name
+            break
+    if question.known.keys == KnownKeys() and tried:
+        if name is not None:
+            answer = tried[-1]
+        # The engine knew data rate, channel and acknowledged counter; `inspect` was perhaps not told.
+        if proved or all(attempt["mic_valid"] is False for attempt in tried):
+            answer = {field: value for field, value in answer.items() if field != "mic_detail"}
+            answer["mic_valid"] = name is not None
+        elif name is None:
+            answer["mic_detail"] = next(attempt["mic_detail"] for attempt in tried if attempt["mic_valid"] is None)
     return {**answer, "verdict": decision.verdict.value, "verdict_detail": decision.detail, "device": name}
 
 

@@ -339,7 +339,7 @@ def build(frame: Frame) -> bytes:
             phy_payload = JOIN_REQUEST.build(fields)
         case JoinAccept():
             phy_payload = JOIN_ACCEPT.build(fields)
-        case Proprietary():
+        case _:
             phy_payload = PROPRIETARY.build(fields)
     _check(phy_payload, None, rejoin_exists=True)
     return phy_payload

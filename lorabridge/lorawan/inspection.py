@@ -18,7 +18,6 @@ from lorabridge.lorawan.frame import (
     JoinAcceptBody,
     JoinRequest,
     MType,
-    Proprietary,
     RejoinRequest,
     parse,
 )
@@ -101,7 +100,7 @@ def inspect(phy_payload: bytes, known: Known) -> dict[str, Any]:
             answer |= _rejoin_request(frame, known, phy_payload)
         case JoinAccept():
             answer |= _join_accept(frame, known)
-        case Proprietary():
+        case _:
             answer |= {"payload": frame.payload.hex(), **_mic(None, (None, "a proprietary frame has no known form"))}
     return answer
 

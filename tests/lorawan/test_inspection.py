@@ -242,6 +242,15 @@ def test_rejoin_request_1_is_signed_by_a_key_that_nwk_key_gives() -> None:
     assert "js_int_key" in unknown["mic_detail"]
 
 
+@pytest.mark.parametrize("vector", [*vectors("rejoin_0"), *vectors("rejoin_2")], ids=vector_id)
+def test_rejoin_requests_0_and_2_are_signed_by_s_nwk_s_int_key(vector: dict[str, Any]) -> None:
+    secret = vector["input"].get("s_nwk_s_int_key")
+    keys = KnownKeys(s_nwk_s_int_key=None if secret is None else AES128Key.parse(secret), nwk_key=ROOT)
+    answer = inspect(bytes.fromhex(vector["input"]["phy_payload"]), known(keys))
+    assert answer["net_id"] == vector["expect"]["net_id"]
+    assert answer["mic_valid"] is vector["expect"].get("mic_valid")
+
+
 def join_accept_known(vector: dict[str, Any], **fields: Any) -> Known:
     given_ = vector["input"]
     keys = {"js_int_key": given_["js_int_key"], given_["decrypt_key_name"]: given_["decrypt_key"]}
