@@ -33,6 +33,8 @@ class ScriptedEndpoint:
         self.connack = connack
         self.on_publish = on_publish
         self.answers_pings = True
+        self.before_puback = b""
+        """Written in one TLS record with each PUBACK."""
         self.pinged = asyncio.Event()
         self.may_read = asyncio.Event()
         self.may_read.set()
@@ -68,7 +70,7 @@ class ScriptedEndpoint:
                 if answer == "close":
                     return
                 if answer == "ack":
-                    writer.write(bytes([PUBACK << 4, 2]) + body[2 + size : 4 + size])
+                    writer.write(self.before_puback + bytes([PUBACK << 4, 2]) + body[2 + size : 4 + size])
             elif kind >> 4 == PINGREQ and self.answers_pings:
                 self.pinged.set()
                 writer.write(bytes([PINGRESP << 4, 0]))

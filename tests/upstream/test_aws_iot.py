@@ -20,7 +20,7 @@ from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
 from tests.mosquitto import free_port
 from tests.pki import Authority
 from tests.upstream.harness import ENDPOINT, GATEWAY, Upstream, link_settings, running
-from tests.upstream.scripted_endpoint import ScriptedEndpoint, server_context, serving
+from tests.upstream.scripted_endpoint import PINGRESP, ScriptedEndpoint, server_context, serving
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +249,23 @@ def test_an_idle_link_is_kept_alive(authority: Authority) -> None:
             assert upstream.link.counters["drops"] == 0
 
     asyncio.run(idle())
+
+
+def test_packets_that_share_a_tls_record_are_all_read_though_the_kernel_tells_only_once(authority: Authority) -> None:
+    async def acknowledge() -> None:
+        endpoint = ScriptedEndpoint()
+        endpoint.before_puback = bytes([PINGRESP << 4, 0]) * 40
+        context = server_context(authority, authority.server(ENDPOINT))
+        async with (
+            serving(endpoint, context),
+            running(link_settings(authority, endpoint.port, puback_timeout=Duration(1))) as upstream,
+        ):
+            upstream.commit(1)
+            await upstream.outbox.until_empty()
+            assert upstream.link.counters["drops"] == 0
+            assert len(endpoint.connects) == 1
+
+    asyncio.run(acknowledge())
 
 
 def test_the_receive_maximum_of_mqtt_5_narrows_the_window(authority: Authority) -> None:

@@ -14,7 +14,7 @@ from lorabridge.upstream import drain as drain_module
 from lorabridge.upstream.aws_iot import MAX_PAYLOAD, Listener
 from lorabridge.upstream.drain import MAX_QUEUED, Drain
 from lorabridge.upstream.topics import Topics, TopicSettings
-from tests.upstream.harness import GATEWAY, MemoryOutbox
+from tests.upstream.harness import GATEWAY, MemoryOutbox, Stored
 
 
 class MoodyLink:
@@ -65,8 +65,8 @@ def make(outbox: MemoryOutbox, poison_after: int = 10**9) -> tuple[MoodyLink, Dr
     return link, Drain(outbox, link, topics, poison_after=poison_after, retry_delay=0)
 
 
-async def others_run() -> None:
-    for _ in range(12):
+async def others_run(turns: int = 12) -> None:
+    for _ in range(turns):
         await asyncio.sleep(0)
 
 
@@ -79,7 +79,7 @@ actions = st.lists(
         st.tuples(st.just("break off"), st.just(0)),
         st.tuples(st.just("disk fails"), st.just(0)),
         st.tuples(st.just("disk works"), st.just(0)),
-        st.tuples(st.just("others run"), st.just(0)),
+        st.tuples(st.just("others run"), st.integers(0, 12)),
     ),
     max_size=60,
 )
@@ -106,7 +106,7 @@ def test_whatever_happens_every_record_is_done_once_and_in_order(happens: list[t
         for action, number in happens:
             doing[action](number)
             if action == "others run":
-                await others_run()
+                await others_run(number)
             assert len(drain._queue) <= drain_module.MAX_QUEUED + 5
         outbox.broken = False
         drain.offer(outbox.commit(1))
@@ -143,6 +143,36 @@ def test_a_drain_that_keeps_up_never_reads_the_outbox_again() -> None:
         task.cancel()
         assert len(outbox.finished) == 150
         assert outbox.reads == reads
+
+    asyncio.run(live())
+
+
+class SlowOutbox(MemoryOutbox):
+    """Reads as of the moment it was asked, and answers only when told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+
+    async def pending(self, after_id: int, limit: int) -> list[Stored]:
+        page = await super().pending(after_id, limit)
+        await self.may_answer.wait()
+        return page
+
+
+def test_what_is_committed_while_the_outbox_is_being_read_is_not_skipped() -> None:
+    async def live() -> None:
+        outbox = SlowOutbox()
+        link, drain = make(outbox)
+        task = asyncio.create_task(drain.run())
+        link.connect()
+        outbox.commit(2)
+        await others_run()
+        drain.offer(outbox.commit(2))
+        outbox.may_answer.set()
+        await others_run()
+        task.cancel()
+        assert link.on_this_connection == [1, 2, 3, 4]
 
     asyncio.run(live())
 
