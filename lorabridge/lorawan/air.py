@@ -17,14 +17,14 @@ class CrcStatus(enum.Enum):
     NONE = 0
 
 
-class LoraDataRate(msgspec.Struct, frozen=True):
+class LoraDataRate(msgspec.Struct, frozen=True, gc=False):
     """LoRa modulation: spreading factor 5 to 12 and bandwidth in Hz."""
 
     spreading_factor: int
     bandwidth_hz: int
 
 
-class FskDataRate(msgspec.Struct, frozen=True):
+class FskDataRate(msgspec.Struct, frozen=True, gc=False):
     """FSK modulation: bit rate in bit/s."""
 
     bit_rate: int
@@ -33,7 +33,7 @@ class FskDataRate(msgspec.Struct, frozen=True):
 DataRate = LoraDataRate | FskDataRate
 
 
-class Antenna(msgspec.Struct, frozen=True, kw_only=True):
+class Antenna(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How one antenna of a gateway heard a frame. dBm and dB; None where the gateway does not say."""
 
     antenna: int | None = None
@@ -50,7 +50,7 @@ class Antenna(msgspec.Struct, frozen=True, kw_only=True):
     """`etime` of v2 gateways: opaque without the gateway's key."""
 
 
-class Reception(msgspec.Struct, frozen=True, kw_only=True):
+class Reception(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One frame as one gateway heard it: hostile bytes, and metadata that only the gateway vouches for."""
 
     phy_payload: bytes

@@ -60,7 +60,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is to be done about one reception: one verdict, and what follows from it once it is committed."""
 
     reception: Reception

@@ -21,7 +21,7 @@ class EventKind(enum.Enum):
     STATUS = "status"
 
 
-class DeviceRef(msgspec.Struct, frozen=True):
+class DeviceRef(msgspec.Struct, frozen=True, gc=False):
     """Which device: what the operator calls it, and what it is."""
 
     name: str
@@ -29,7 +29,7 @@ class DeviceRef(msgspec.Struct, frozen=True):
     tags: tuple[tuple[str, str], ...] = ()
 
 
-class Uplink(msgspec.Struct, frozen=True, kw_only=True):
+class Uplink(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A data frame that proved its sender and its freshness."""
 
     id: str
@@ -55,7 +55,7 @@ class Uplink(msgspec.Struct, frozen=True, kw_only=True):
     reception: Reception
 
 
-class UplinkCopy(msgspec.Struct, frozen=True, kw_only=True):
+class UplinkCopy(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The same uplink heard by another antenna or gateway, or later: metadata only."""
 
     uplink_id: str
@@ -66,7 +66,7 @@ class UplinkCopy(msgspec.Struct, frozen=True, kw_only=True):
     reception: Reception
 
 
-class SecurityEvent(msgspec.Struct, frozen=True, kw_only=True):
+class SecurityEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Something an operator should know: refused frames, summed up so that nobody can flood the log with them."""
 
     verdict: Verdict
@@ -108,7 +108,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 Event = Uplink | UplinkCopy | SecurityEvent | GatewayStats | Status
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """An event ready to be stored and sent: what the outbox holds."""
 
     kind: EventKind

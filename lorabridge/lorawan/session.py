@@ -49,14 +49,14 @@ _RECENT = struct.Struct("<I4sQ")
 """Counter, MIC, time of reception."""
 
 
-class ResetTrack(msgspec.Struct, frozen=True):
+class ResetTrack(msgspec.Struct, frozen=True, gc=False):
     """A device whose counter seems to have restarted: how far the new count has got."""
 
     last_fcnt32: FCnt32
     consecutive: int
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True):
+class Session(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What must survive of a session. `session_id` names its address and keys without revealing them."""
 
     session_id: bytes
@@ -86,20 +86,20 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """FCnt of the last confirmed downlink, 16 bits: ConfFCnt of the next acknowledging uplink (1.1)."""
 
 
-class VerifiedFrame(msgspec.Struct, frozen=True):
+class VerifiedFrame(msgspec.Struct, frozen=True, gc=False):
     """A data frame whose MIC is valid under one session and counter. Only `verify` makes one."""
 
     frame: DataFrame
     fcnt32: FCnt32
 
 
-class FreshFrame(msgspec.Struct, frozen=True):
+class FreshFrame(msgspec.Struct, frozen=True, gc=False):
     """A verified frame whose counter is new. Only `judge_counter` makes one; `decrypt` takes nothing else."""
 
     verified: VerifiedFrame
 
 
-class CounterJudgement(msgspec.Struct, frozen=True):
+class CounterJudgement(msgspec.Struct, frozen=True, gc=False):
     """What the counter of a verified frame proves, and what follows."""
 
     verdict: Verdict
