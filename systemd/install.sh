@@ -124,8 +124,8 @@ start_or_tell() {
   fi
   cat <<'TXT'
 install: done. Next:
-  1. write /etc/lorabridge/lorabridge.toml, devices in /etc/lorabridge/devices.d/, certificates in /etc/lorabridge/tls/
-     (keys and devices: chown lorabridge:lorabridge, chmod 0600)
+  1. write /etc/lorabridge/lorabridge.toml, put devices into /etc/lorabridge/devices.d/ and the certificates where the
+     configuration says (keys and devices: chown lorabridge:lorabridge, chmod 0600)
   2. lorabridge check --config /etc/lorabridge/lorabridge.toml
   3. systemctl enable --now lorabridge
 TXT
