@@ -116,7 +116,7 @@ def test_installing_twice_is_installing_once_and_removing_keeps_what_is_the_oper
             "etc/lorabridge": "drwxr-x---",
             "etc/lorabridge/lorabridge.toml": "-rw-r-----",
             "etc/lorabridge/devices.d": "drwx------",
-                "etc/systemd/system/lorabridge.service": "-rw-r--r--",
+            "etc/systemd/system/lorabridge.service": "-rw-r--r--",
             "etc/sysusers.d/lorabridge.conf": "-rw-r--r--",
             "etc/tmpfiles.d/lorabridge.conf": "-rw-r--r--",
             "opt/lorabridge/bin/lorabridge": "-rwxr-xr-x",
