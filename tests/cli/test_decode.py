@@ -9,11 +9,13 @@ import json
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lorabridge.cli import decode
+from lorabridge.errors import ConfigError
 from lorabridge.lorawan.types import MacVersion
 from tests.vector_files import vector_id, vectors
 
@@ -389,3 +391,76 @@ def test_neither_frames_nor_jsonl_or_both_is_a_usage_error(words: tuple[str, ...
     done = program(*words)
     assert (done.returncode, done.stdout) == (decode.EXIT_USAGE, b"")
     assert b"--jsonl" in done.stderr
+
+
+# ---- with devices ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def device_file(tmp_path: Path) -> Path:
+    path = tmp_path / "devices.toml"
+    path.write_text(f"""
+[[device]]
+name = "cellar ☂"
+dev_eui = "70b3d57ed0000001"
+mac_version = "1.0.3"
+activation = "abp"
+dev_addr = "49be7df1"
+nwk_s_key = "{NWK_S_KEY}"
+app_s_key = "{APP_S_KEY}"
+""")
+    path.chmod(0o600)
+    return path
+
+
+def test_with_devices_every_line_gets_its_verdict_in_order(device_file: Path) -> None:
+    older = "40f17dbe49000200ab582703"
+    frames = [GOOD, GOOD, older, GOOD[:-1] + "c", "40" + "00000049" + GOOD[10:], "60" + GOOD[2:], "40"]
+    lines = "".join(json.dumps({"phy_payload": frame}) + "\n" for frame in frames)
+    done = program("--jsonl", "--devices", str(device_file), stdin=lines.encode())
+    assert (done.returncode, done.stderr) == (0, b"")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    verdicts = [
+        "accepted",
+        "retransmission",
+        "counter_reset",
+        "bad_mic",
+        "unknown_device",
+        "wrong_direction",
+        "malformed",
+    ]
+    assert [answer["verdict"] for answer in found] == verdicts
+    assert [answer.get("device") for answer in found] == ["cellar ☂"] * 3 + [None] * 4
+    assert (found[0]["mic_valid"], found[0]["frm_payload_decrypted"]) == (True, b"test".hex())
+
+
+def test_the_tree_shows_the_verdict_and_nothing_that_a_terminal_would_obey(device_file: Path) -> None:
+    done = program("--devices", str(device_file), GOOD)
+    assert done.returncode == 0
+    assert b"verdict                 accepted\n" in done.stdout
+    assert b'device                  "cellar \\u2602"\n' in done.stdout
+
+
+def test_device_files_with_errors_are_refused_before_the_first_line(device_file: Path) -> None:
+    device_file.chmod(0o644)
+    done = program("--jsonl", "--devices", str(device_file), stdin=b"{}\n")
+    assert done.returncode not in {0, 1}
+    assert done.stdout == b""
+    assert str(device_file).encode() in done.stderr
+    assert NWK_S_KEY.encode() not in done.stderr
+
+
+def test_warnings_about_devices_go_to_standard_error(
+    device_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device_file.write_text(device_file.read_text().replace(NWK_S_KEY, "000102030405060708090a0b0c0d0e0f"))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(device_file.parent))
+    parser = argparse.ArgumentParser()
+    decode.add_arguments(parser)
+    assert decode.run(parser.parse_args(["--devices", str(device_file), GOOD])) == 0
+    captured = capsys.readouterr()
+    assert "warning" in captured.err
+    assert "bad_mic" in captured.out
+    device_file.write_text(device_file.read_text().replace("abp", "abc"))
+    with pytest.raises(ConfigError):
+        decode.run(parser.parse_args(["--devices", str(device_file), GOOD]))
