@@ -104,15 +104,19 @@ def test_a_stale_generation_changes_nothing_at_all(tmp_path: Path) -> None:
         first = advance(new_session(1), 1)
         other = advance(new_session(2), 1)
         await store.commit(Batch(changes=(first,), records=records(b"kept")))
-        stale = advance(new_session(1), 2)
-        for bad in (stale, SessionChange(msgspec.structs.replace(first.session, generation=8), 7)):
+        second = advance(first.session, 2)
+        await store.commit(Batch(changes=(second,)))
+        again = SessionChange(first.session, -1)
+        behind = SessionChange(msgspec.structs.replace(first.session, generation=1), 0)
+        ahead = SessionChange(msgspec.structs.replace(first.session, generation=8), 7)
+        for bad in (again, behind, ahead):
             with pytest.raises(StoreConflict):
                 await store.commit(
                     Batch(changes=(other, bad), records=records(b"lost"), heard=((b"s", FCnt32(1), b"m"),))
                 )
         with pytest.raises(StoreConflict, match="does not follow"):
             await store.commit(Batch(changes=(SessionChange(first.session, 5),)))
-        assert store.sessions() == {first.session.session_id: first.session}
+        assert store.sessions() == {first.session.session_id: second.session}
         assert [record.payload for record in await store.pending(0, 10)] == [b"kept"]
         assert not store.heard(*FRAME)
 
@@ -191,6 +195,7 @@ def test_an_acknowledged_record_is_never_pending_again(tmp_path: Path) -> None:
         store.done([stored[1].id])
         await store.commit(Batch(records=records(b"next")))
         assert store.counters["outbox_records"] == 8
+        assert not store._writer._undeleted, "what was deleted is forgotten"
 
     with_store(settings(tmp_path), use)
     assert stored_payloads(settings(tmp_path)) == [b"2", b"3", b"4", b"5", b"6", b"8", b"9", b"next"]
@@ -292,6 +297,24 @@ def test_a_locked_database_fails_the_commit_and_works_when_it_is_free(tmp_path: 
         await store.commit(batch)
         assert store.sessions() == {first.session.session_id: first.session}
         assert [record.payload for record in await store.pending(0, 9)] == [b"once"]
+
+    with_store(wanted, use)
+
+
+def test_an_acknowledged_record_stays_so_while_it_cannot_be_deleted(tmp_path: Path) -> None:
+    wanted = settings(tmp_path)
+
+    async def use(store: Store) -> None:
+        store._writer._connection.execute("PRAGMA busy_timeout = 0")
+        stored = await store.commit(Batch(records=records(b"a", b"b", b"c")))
+        intruder = sqlite3.connect(wanted.path, isolation_level=None)
+        intruder.execute("BEGIN IMMEDIATE")
+        store.done([stored[0].id])
+        assert await store.pending(0, 2) == stored[1:]
+        intruder.execute("ROLLBACK")
+        intruder.close()
+        assert await store.pending(0, 2) == stored[1:]
+        assert store.counters["outbox_records"] == 2
 
     with_store(wanted, use)
 
