@@ -41,10 +41,8 @@ def run(args: argparse.Namespace) -> int:
     counters = source.counters
     lost = counters["kernel_dropped"] + counters["inbox_dropped"]
     faults = sum(count for name, count in counters.items() if name.startswith("fault_"))
-    print(
-        f"{recorded.lines} lines; left out: {recorded.left_out + faults} that could not be read, {lost} for want of room",
-        file=sys.stderr,
-    )
+    unread = recorded.left_out + faults
+    print(f"{recorded.lines} lines; left out: {unread} unreadable, {lost} for want of room", file=sys.stderr)
     return 0
 
 
@@ -77,7 +75,7 @@ def _opened(path: Path | None) -> Iterator[BinaryIO]:
     except OSError as error:
         hint = "name a file in a directory that may be written"
         raise ConfigError([Problem(where=str(path), what=error.strerror or str(error), hint=hint)]) from None
-    with open(descriptor, "wb") as file:
+    with os.fdopen(descriptor, "wb") as file:
         yield file
 
 

@@ -90,6 +90,7 @@ class Recording:
         self._sleep = sleep
         self._file: BufferedReader | None = None
         self._reads: Iterator[Read] = iter(())
+        self._failure: TransientError | None = None
         self._ahead: Reception | GatewayStatus | None = None
         self._origin: tuple[float, int] | None = None
         self._counters: Counter[str] = Counter(dict.fromkeys(("frames", "statuses", "damaged", "skipped"), 0))
@@ -111,19 +112,17 @@ class Recording:
         try:
             self._file = _open_file(settings.path)
             self._reads = self._reader(self._file)
-        except OSError as error:
-            raise _problem(settings, error.strerror or str(error), "name a file that may be read") from None
-        except ValueError as error:
-            raise _problem(settings, str(error), 'format = "auto" looks into the file itself') from None
+        except (OSError, ValueError) as error:
+            await self.stop()
+            what = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            hint = 'name a recording that may be read; format = "auto" finds out what is in it'
+            raise ConfigError([Problem(where=str(settings.path), what=what, hint=hint)]) from None
 
     async def receive(self) -> list[Reception | GatewayStatus]:
         """All that is due. Raises SourceEnded after the last, TransientError when the disk fails."""
         while True:
             await asyncio.sleep(0)  # a long recording without pauses must not keep the loop to itself
-            try:
-                due, pause = self._take_due()
-            except OSError as error:
-                raise TransientError(f"{self._settings.path}: {error.strerror or error}") from None
+            due, pause = self._take_due()
             if due:
                 return due
             if pause > 0:
@@ -136,20 +135,20 @@ class Recording:
     async def stop(self) -> None:
         """Close the file."""
         closing, self._file = self._file, None
-        self._reads, self._ahead, self._origin = iter(()), None, None
+        self._reads, self._failure, self._ahead, self._origin = iter(()), None, None, None
         if closing is not None:
             closing.close()
 
     def _take_due(self) -> tuple[list[Reception | GatewayStatus], float]:
-        """What is due now, and if nothing is, how many seconds until something will be. Raises SourceEnded."""
+        """What is due now, or how many seconds until something will be. Raises SourceEnded, TransientError."""
         due: list[Reception | GatewayStatus] = []
         for _ in range(BATCH_LIMIT):
             if self._ahead is None:
-                read = next(self._reads, None)
+                read = self._next()
                 if read is None:
                     if due:
                         break
-                    raise SourceEnded
+                    raise self._failure or SourceEnded
                 if isinstance(read, Passed):
                     self._pass(read)
                     continue
@@ -161,6 +160,14 @@ class Recording:
             due.append(self._ahead)
             self._ahead = None
         return due, 0.0
+
+    def _next(self) -> Read | None:
+        """The next piece; None at the end, and from where the disk fails."""
+        try:
+            return next(self._reads, None)
+        except OSError as error:
+            self._failure = TransientError(f"{self._settings.path}: {error.strerror or error}")
+            return None
 
     def _pause(self, received_at: int) -> float:
         """Seconds until what was received then is due; time zero is what has no time."""
@@ -197,7 +204,3 @@ def _open_file(path: Path) -> BufferedReader:
         file.close()
         raise ValueError("is no regular file")
     return file
-
-
-def _problem(settings: RecordingSettings, what: str, hint: str) -> ConfigError:
-    return ConfigError([Problem(where=str(settings.path), what=what, hint=hint)])
