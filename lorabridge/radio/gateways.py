@@ -72,11 +72,10 @@ class RouteTable:
 
     def learn(self, gateway_eui: EUI64, route: Route) -> bool:
         """Remember a route; False when the table is full of gateways that are alive, which keep their places."""
-        if gateway_eui not in self._routes and len(self._routes) >= self._limit:
-            self._expire(route.seen)
-            if len(self._routes) >= self._limit:
-                return False
-        self._routes[gateway_eui] = route
+        self._expire(route.seen)
+        if self._routes.pop(gateway_eui, None) is None and len(self._routes) >= self._limit:
+            return False
+        self._routes[gateway_eui] = route  # at the end: the one that called longest ago is always the first
         return True
 
     def find(self, gateway_eui: EUI64, now: float) -> Route | None:
@@ -85,4 +84,8 @@ class RouteTable:
         return route if route is not None and now - route.seen <= self._lifetime else None
 
     def _expire(self, now: float) -> None:
-        self._routes = {eui: route for eui, route in self._routes.items() if now - route.seen <= self._lifetime}
+        while self._routes:
+            first = next(iter(self._routes))
+            if now - self._routes[first].seen <= self._lifetime:
+                return
+            del self._routes[first]

@@ -525,6 +525,14 @@ def test_a_gateway_that_is_silent_gives_its_place_to_another() -> None:
     assert table.find(TWO, 10.5) is not None
 
 
+def test_a_gateway_that_calls_again_keeps_its_place() -> None:
+    table = RouteTable(limit=2, lifetime=10)
+    for eui, seen in ((ONE, 0.0), (TWO, 5.0), (ONE, 8.0), (EUI64(3), 15.5)):
+        assert table.learn(eui, Route(("a", 1), 2, seen))
+    assert table.find(ONE, 15.5) is not None
+    assert table.find(TWO, 15.5) is None
+
+
 def test_what_the_protocol_has_no_words_for_is_not_sent() -> None:
     async def scenario() -> None:
         async with serving(ONE) as (server, (one,)):
