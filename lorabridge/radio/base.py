@@ -8,7 +8,7 @@ from typing import Protocol
 from lorabridge.lorawan.air import GatewayStatus, Reception, Transmission, TxResult
 
 
-class SourceEnded(Exception):
+class SourceEnded(Exception):  # noqa: N818  # an end is no error
     """The source has nothing more, ever: a recording was played to its end."""
 
 
@@ -31,7 +31,11 @@ class RadioSource(Protocol):
         """Open the radio. Raises ConfigError for what only the operator can mend, TransientError for the rest."""
 
     async def receive(self) -> list[Reception | GatewayStatus]:
-        """Wait until something was heard, then return all that is waiting, oldest first; bounded."""
+        """Wait until something was heard, then return all that is waiting, oldest first; bounded.
+
+        After `stop` it returns what was heard before, and then raises SourceEnded: a frame that was
+        acknowledged to the gateway is judged.
+        """
 
     async def transmit(self, transmission: Transmission) -> TxResult:
         """Hand a frame to the gateway and return its answer."""
