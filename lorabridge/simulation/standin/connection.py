@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from lorabridge.simulation.standin.broker_side import BrokerSide
 from lorabridge.simulation.standin.events import Happening, Journal, Refusal
 from lorabridge.simulation.standin.hello import HelloReader, MalformedHello
-from lorabridge.simulation.standin.mqtt_wire import MalformedPacket
 from lorabridge.simulation.standin.policy import Policy
-from lorabridge.simulation.standin.screen import BrokerScreen, ClientScreen, Observer, Passed
+from lorabridge.simulation.standin.screen import ClientScreen, Limits, Observer, Passed
 from lorabridge.simulation.standin.tls_front import TlsRules, TlsSide, build_alert, find_alert, hello_refusal
 
 _LINGER = 1.0
@@ -27,12 +27,13 @@ class Front:
     endpoint: str
     rules: TlsRules
     policies: Mapping[str, Policy]
-    publishes_per_second: int
+    limits: Limits
     setup_timeout: float
     new_context: Callable[[bool], ssl.SSLContext]
     dial: Callable[[Callable[[], BrokerSide]], Awaitable[tuple[asyncio.Transport, BrokerSide]]]
     observer: Observer | None
     journal: Journal
+    by_client_id: dict[str, ClientSide]
 
 
 class ClientSide(asyncio.Protocol):
@@ -160,7 +161,7 @@ class ClientSide(asyncio.Protocol):
         if policy is None:
             self._refuse(Refusal.UNKNOWN_CERTIFICATE, fingerprint)
             return False
-        self._screen = ClientScreen(policy, self._front.observer, self._front.publishes_per_second)
+        self._screen = ClientScreen(policy, self._front.observer, self._front.limits)
         return True
 
     def _pass_on(self, screen: ClientScreen, passed: Passed) -> None:
@@ -173,6 +174,7 @@ class ClientSide(asyncio.Protocol):
         if passed.to_broker:
             self._for_broker += passed.to_broker
             if self._dialling is None:
+                self._take_over(screen)
                 self._is_dialling = True
                 self._dialling = self._loop.create_task(self._dial(screen), name="standin-dial")
                 self.hold_reads("dial", hold=True)
@@ -181,6 +183,18 @@ class ClientSide(asyncio.Protocol):
             self.send(packet)
         if passed.refused is not None:
             self._refuse(passed.refused.refusal, passed.refused.detail)
+
+    def _take_over(self, screen: ClientScreen) -> None:
+        """End the connection that has this client id now."""
+        client_id = screen.connect.client_id if screen.connect is not None else ""
+        if (older := self._front.by_client_id.get(client_id)) is not None:
+            older.end(Refusal.TAKEN_OVER)
+        self._front.by_client_id[client_id] = self
+        self.closed.add_done_callback(lambda _: self._forget(client_id))
+
+    def _forget(self, client_id: str) -> None:
+        if self._front.by_client_id.get(client_id) is self:
+            del self._front.by_client_id[client_id]
 
     async def _dial(self, screen: ClientScreen) -> None:
         try:
@@ -211,7 +225,7 @@ class ClientSide(asyncio.Protocol):
             patience = 1.5 * self._screen.keep_alive
         left = self._heard_at + patience - self._loop.time()
         if left <= 0 and not self._stalled:
-            self._refuse(Refusal.KEEP_ALIVE if self._broker is not None else Refusal.SETUP_TIMEOUT)
+            self.end(Refusal.KEEP_ALIVE if self._broker is not None else Refusal.SETUP_TIMEOUT)
         else:
             self._timer = self._loop.call_later(max(left, patience / 10), self._tick)
 
@@ -239,6 +253,13 @@ class ClientSide(asyncio.Protocol):
         self._farewell(detail, Happening.BROKER_CLOSED)
         self.finish()
         self._settle()
+
+    def end(self, refusal: Refusal) -> None:
+        """Close it for a reason that lies not in what the client sent."""
+        if not self._is_closing:
+            for packet in self._screen.last_words(refusal) if self._screen is not None else ():
+                self.send(packet)
+            self._refuse(refusal)
 
     def stall(self, on: bool) -> None:
         """Neither read nor answer while on."""
@@ -321,66 +342,3 @@ class ClientSide(asyncio.Protocol):
     def _screen_name(self) -> str:
         connect = self._screen.connect if self._screen is not None else None
         return f"{connect.client_id} MQTT {5 if connect.mqtt_5 else '3.1.1'}" if connect is not None else ""
-
-
-class BrokerSide(asyncio.Protocol):
-    """The broker's end of the same connection."""
-
-    def __init__(self, client: ClientSide, screen: ClientScreen) -> None:
-        self._client = client
-        self._client_screen = screen
-        self._screen = BrokerScreen(screen)
-        self._fault = ""
-        self._transport: asyncio.Transport | None = None
-        self._reads_held_by: set[str] = set()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ready to write."""
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Packets from the broker."""
-        was_connected = self._screen.is_connected
-        try:
-            packets = self._screen.screen(data)
-        except MalformedPacket as error:
-            self._fault = f"the broker does not speak MQTT: {error}"
-            self.abort()
-            return
-        if self._screen.is_connected and not was_connected:
-            self._client.broker_connected()
-        self._client.from_broker(self._client_screen, packets)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The broker is gone."""
-        self._transport = None
-        self._client.broker_closed(self._fault or str(exc or ""))
-
-    def pause_writing(self) -> None:
-        """The broker reads slowly: so do we read from the client."""
-        self._client.hold_reads("broker", hold=True)
-
-    def resume_writing(self) -> None:
-        """The broker has caught up."""
-        self._client.hold_reads("broker", hold=False)
-
-    def write(self, packets: bytes) -> None:
-        """Send."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(packets)
-
-    def close(self) -> None:
-        """Close when everything is written."""
-        if self._transport is not None:
-            self._transport.close()
-
-    def abort(self) -> None:
-        """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def hold_reads(self, reason: str, *, hold: bool) -> None:
-        """Stop reading from the broker while any reason holds."""
-        (self._reads_held_by.add if hold else self._reads_held_by.discard)(reason)
-        if self._transport is not None and not self._transport.is_closing():
-            (self._transport.pause_reading if self._reads_held_by else self._transport.resume_reading)()

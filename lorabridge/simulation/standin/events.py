@@ -64,6 +64,7 @@ class Refusal(enum.Enum):
     SUBSCRIPTIONS = "subscriptions", "more than 50 subscriptions"
     SUBSCRIPTION_IDENTIFIER = "subscription_identifier", "MQTT 5 subscription identifiers are not supported"
     TOPIC_ALIAS = "topic_alias", "an MQTT 5 topic alias out of range, or one that stands for nothing yet"
+    TAKEN_OVER = "taken_over", "the same client id connected anew: the new connection wins"
     NO_BROKER = "no_broker", "the broker behind cannot be reached"
     QOS_2 = "qos_2", "QoS 2: never answered (3.1.1), connection closed (MQTT 5)"
     RATE = "rate", "more publishes a second than the quota: the excess is discarded"

@@ -20,7 +20,7 @@ MAX_FILTERS = 8
 MAX_SUBSCRIPTIONS = 50
 MAX_TOPIC_ALIASES = 8
 MAX_UNACKNOWLEDGED = 100
-KEEP_ALIVE = (30, 1200)
+LONGEST_KEEP_ALIVE = 1200
 _PUBLISH, _PUBACK = PacketType.PUBLISH << 4, PacketType.PUBACK << 4
 _MOST_TOPICS = 4096
 _PASSED_ON = frozenset((PacketType.PUBACK, PacketType.PINGREQ, PacketType.DISCONNECT))
@@ -33,6 +33,7 @@ REASONS = {
     Refusal.PROTOCOL_VERSION: Reason.UNSUPPORTED_PROTOCOL_VERSION,
     Refusal.OVERSIZE: Reason.PACKET_TOO_LARGE,
     Refusal.KEEP_ALIVE: Reason.KEEP_ALIVE_TIMEOUT,
+    Refusal.TAKEN_OVER: Reason.SESSION_TAKEN_OVER,
     Refusal.TOPIC_LENGTH: Reason.TOPIC_NAME_INVALID,
     Refusal.TOPIC_SLASHES: Reason.TOPIC_NAME_INVALID,
     Refusal.FILTERS: Reason.TOPIC_FILTER_INVALID,
@@ -45,6 +46,14 @@ REASONS = {
 
 Observer = Callable[[str, bytes], None]
 """Is given topic and payload of each publish that was delivered."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits that can be set."""
+
+    publishes_per_second: int = 100
+    """0 is without limit."""
+    shortest_keep_alive: int = 30
 
 
 class Refused(Exception):  # noqa: N818  # a decision, not an error
@@ -68,11 +77,10 @@ class Passed(msgspec.Struct):
 class ClientScreen:
     """What a client sends. Once `screen` has told of a refusal, nothing more may be fed."""
 
-    def __init__(self, policy: Policy, observer: Observer | None, publishes_per_second: int) -> None:
-        """`publishes_per_second`: 0 is without limit."""
+    def __init__(self, policy: Policy, observer: Observer | None, limits: Limits) -> None:
         self._policy = policy
         self._observer = observer
-        self._quota = publishes_per_second
+        self._limits = limits
         self._second, self._in_second = -1, 0
         self._rest = b""
         self._rights: dict[bytes, TopicRight] = {}
@@ -103,7 +111,7 @@ class ClientScreen:
         else:
             self._rest = buffer[at:]
         if passed.refused is not None:
-            self._last_words(passed.refused.refusal)
+            passed.to_client += self.last_words(passed.refused.refusal)
         return passed
 
     def _packets(self, buffer: bytes) -> int:
@@ -155,7 +163,7 @@ class ClientScreen:
         if qos == 2:
             self._ignore_or_refuse(Refusal.QOS_2, right.topic)
             return False
-        if self._quota and self._is_too_fast(right.topic):
+        if self._limits.publishes_per_second and self._is_too_fast(right.topic):
             return False
         if right.basic_ingest:
             self._ingest(right, buffer[payload:stop], int.from_bytes(buffer[topic_stop : topic_stop + 2 * qos], "big"))
@@ -194,9 +202,9 @@ class ClientScreen:
 
     def _is_too_fast(self, topic: str) -> bool:
         self._in_second += 1
-        if self._in_second == self._quota + 1:  # one event a second, not one a publish
+        if self._in_second == self._limits.publishes_per_second + 1:  # one event a second, not one a publish
             self._passed.ignored.append((Refusal.RATE, topic))
-        return self._in_second > self._quota
+        return self._in_second > self._limits.publishes_per_second
 
     def _ingest(self, right: TopicRight, payload: bytes, packet_id: int) -> None:
         """Basic Ingest ends here, as it ends at the rules engine: taken, acknowledged, for no subscriber to see."""
@@ -253,8 +261,8 @@ class ClientScreen:
             is_granted = self._policy.last_will and right.refusal is None and not right.basic_ingest
             if not is_granted or connect.will.qos > 1 or (connect.will.retain and not right.may_retain):
                 raise Refused(Refusal.LAST_WILL, right.topic)
-        lowest, highest = KEEP_ALIVE
-        self.keep_alive = min(max(connect.keep_alive, lowest), highest) if connect.keep_alive else highest
+        wanted = connect.keep_alive or LONGEST_KEEP_ALIVE
+        self.keep_alive = min(max(wanted, self._limits.shortest_keep_alive), LONGEST_KEEP_ALIVE)
         body = bytearray(buffer[header.body : header.stop])
         offset = connect.keep_alive_at - header.body
         body[offset : offset + 2] = b"\0\0"
@@ -290,15 +298,13 @@ class ClientScreen:
             raise Refused(refusal, detail)
         self._passed.ignored.append((refusal, detail))
 
-    def _last_words(self, refusal: Refusal) -> None:
-        """Only MQTT 5 is told why; a refused CONNECT of MQTT 3.1.1 gets no CONNACK either."""
+    def last_words(self, refusal: Refusal) -> list[bytes]:
+        """What the client is told: only MQTT 5 why, and a refused CONNECT of MQTT 3.1.1 gets no CONNACK either."""
         if self.connect is None or not self.connect.mqtt_5:
-            return
-        if refusal in _ANSWERED_BY_CONNACK:
-            said = wire.build_connack_refused(REASONS.get(refusal, Reason.NOT_AUTHORIZED))
-        else:
-            said = wire.build_disconnect(REASONS.get(refusal, Reason.NOT_AUTHORIZED))
-        self._passed.to_client.append(said)
+            return []
+        reason = REASONS.get(refusal, Reason.NOT_AUTHORIZED)
+        is_connack = refusal in _ANSWERED_BY_CONNACK
+        return [wire.build_connack_refused(reason) if is_connack else wire.build_disconnect(reason)]
 
 
 class BrokerScreen:

@@ -15,11 +15,12 @@ from msgspec import Meta
 
 from lorabridge.simulation.pki import Pki
 from lorabridge.simulation.standin.amqtt_broker import AmqttBroker
-from lorabridge.simulation.standin.connection import BrokerSide, ClientSide, Front
+from lorabridge.simulation.standin.broker_side import BrokerSide
+from lorabridge.simulation.standin.connection import ClientSide, Front
 from lorabridge.simulation.standin.events import Event, Journal
 from lorabridge.simulation.standin.hello import ClientHello
 from lorabridge.simulation.standin.policy import Policy
-from lorabridge.simulation.standin.screen import Observer
+from lorabridge.simulation.standin.screen import Limits, Observer
 from lorabridge.simulation.standin.tls_front import TlsRules, server_context
 
 _BACKLOG = 128
@@ -39,6 +40,7 @@ class StandInSettings(msgspec.Struct, frozen=True, kw_only=True):
     publishes_per_second: Annotated[
         int, Meta(description="quota a connection, the excess is discarded; 0 is without limit")
     ] = 100
+    shortest_keep_alive: Annotated[int, Meta(description="seconds; a shorter wish is taken for this")] = 30
     setup_timeout: Annotated[float, Meta(description="seconds that a client has until CONNECT")] = 30.0
     event_limit: Annotated[int, Meta(description="events that are kept, the oldest go first")] = 10_000
     events_file: Annotated[Path | None, Meta(description="JSON lines of all events are appended here")] = None
@@ -74,7 +76,7 @@ class StandIn:
         self._journal: Journal
         self._front: Front
         self._servers: list[asyncio.Server] = []
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: asyncio.Task[None] | None = None
         self._clients: dict[int, ClientSide] = {}
         self._last_number = 0
         self._refuses = self._stalls = False
@@ -89,12 +91,15 @@ class StandIn:
             endpoint=self._pki.endpoint,
             rules=settings.tls,
             policies=settings.policies,
-            publishes_per_second=settings.publishes_per_second,
+            limits=Limits(
+                publishes_per_second=settings.publishes_per_second, shortest_keep_alive=settings.shortest_keep_alive
+            ),
             setup_timeout=settings.setup_timeout,
             new_context=self._context,
             dial=self._dial,
             observer=self._observer,
             journal=self._journal,
+            by_client_id={},
         )
         try:
             if self._broker is None:
@@ -102,8 +107,7 @@ class StandIn:
                 await self._amqtt.start()
             sockets = self._bind()
             self.port, self.alpn_port = (sock.getsockname()[1] for sock in sockets)
-            for sock, needs_alpn in zip(sockets, (False, True), strict=True):
-                await self._serve(sock, needs_alpn=needs_alpn)
+            await self._serve(sockets)
         except BaseException:
             await self.__aexit__()
             raise
@@ -111,7 +115,8 @@ class StandIn:
 
     async def __aexit__(self, *_: object) -> None:
         self._refuses = True
-        await asyncio.gather(*self._opening)
+        if self._opening is not None:
+            await self._opening
         self._close_servers()
         self.cut()
         while clients := list(self._clients.values()):
@@ -165,16 +170,11 @@ class StandIn:
 
     def refuse(self, on: bool) -> None:
         """While on, nobody listens on the ports; connections that are there stay."""
-        if on == self._refuses:
-            return
         self._refuses = on
         if on:
             self._close_servers()
-            return
-        for sock, needs_alpn in zip(self._bind(), (False, True), strict=True):
-            opening = asyncio.get_running_loop().create_task(self._serve(sock, needs_alpn=needs_alpn))
-            self._opening.add(opening)
-            opening.add_done_callback(self._opening.discard)
+        elif not self._servers and (self._opening is None or self._opening.done()):
+            self._opening = asyncio.get_running_loop().create_task(self._serve(self._bind()), name="standin-open")
 
     def stall(self, on: bool) -> None:
         """While on, connections are accepted, and neither new nor old ones get an answer."""
@@ -193,20 +193,22 @@ class StandIn:
             first.close()
             raise
 
-    async def _serve(self, sock: socket.socket, *, needs_alpn: bool) -> None:
+    async def _serve(self, sockets: Sequence[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: self._welcome(needs_alpn=needs_alpn), sock=sock)
+        for sock, welcome in zip(sockets, (self._welcome, self._welcome_with_alpn), strict=True):
+            self._servers.append(await loop.create_server(welcome, sock=sock))
         if self._refuses:  # it was said again in the meantime
-            server.close()
-        else:
-            self._servers.append(server)
+            self._close_servers()
 
     def _close_servers(self) -> None:
         for server in self._servers:
             server.close()
         self._servers.clear()
 
-    def _welcome(self, *, needs_alpn: bool) -> ClientSide:
+    def _welcome_with_alpn(self) -> ClientSide:
+        return self._welcome(needs_alpn=True)
+
+    def _welcome(self, *, needs_alpn: bool = False) -> ClientSide:
         self._last_number = number = self._last_number + 1
         client = ClientSide(self._front, number, needs_alpn=needs_alpn, stalled=self._stalls)
         self._clients[number] = client

@@ -37,6 +37,8 @@ class TlsRules(msgspec.Struct, frozen=True, kw_only=True):
     lowest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     highest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     suites: tuple[str, ...] = tuple(SUITES.values())
+    security_level: int = 2
+    """OpenSSL's; below 1 it speaks versions older than TLS 1.2."""
     certificate: bool = True
     trusted: tuple[str, ...] = ()
     """Files of further authorities of clients."""
@@ -71,7 +73,7 @@ def server_context(rules: TlsRules, pki: Pki, *, with_alpn: bool) -> ssl.SSLCont
     """A context by the rules, from the files as they are now. Raises ConfigError when OpenSSL cannot keep the rules."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version, context.maximum_version = rules.lowest, rules.highest
-    context.set_ciphers(":".join(rules.suites))
+    context.set_ciphers(":".join((*rules.suites, f"@SECLEVEL={rules.security_level}")))
     offered = {suite["name"] for suite in context.get_ciphers()}
     if missing := set(rules.suites) - offered:
         what = f"cannot offer {', '.join(sorted(missing))}"

@@ -1,0 +1,258 @@
+"""A stand-in on a loop of its own, so that blocking clients (openssl, paho, plain sockets) can meet it."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from paho.mqtt.client import Client, ConnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from lorabridge.simulation.pki import Pair, Pki, make_pki
+from lorabridge.simulation.standin import Event, Happening, Policy, Refusal, StandIn, StandInSettings, gateway_policy
+
+ENDPOINT = "test-ats.iot.eu-west-1.amazonaws.com"
+GATEWAY = "gw-1"
+UPLINK = f"lorabridge/{GATEWAY}/uplink/70b3d57ed0000001"
+STATUS = f"lorabridge/{GATEWAY}/status"
+COMMANDS = f"lorabridge/{GATEWAY}/command/#"
+TIMEOUT = 20
+
+
+class Running:
+    """The stand-in as seen from another thread."""
+
+    def __init__(self, standin: StandIn, pki: Pki, published: list[tuple[str, bytes]], stopped: asyncio.Event) -> None:
+        self.standin = standin
+        self.pki = pki
+        self.published = published
+        """What the observer was told."""
+        self._stopped = stopped
+        self._loop = asyncio.get_running_loop()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stopped.set)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        asyncio.run_coroutine_threadsafe(self.standin.until(condition), self._loop).result(TIMEOUT)
+
+    def call(self, step: Callable[[], None]) -> None:
+        """Run `step` on the stand-in's loop."""
+
+        async def on_loop() -> None:
+            step()
+
+        asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(TIMEOUT)
+
+    def happened(self, kind: Happening, refusal: Refusal | None = None) -> Event:
+        """The last event of this kind; waited for."""
+
+        def found() -> list[Event]:
+            return [event for event in self.standin.events if (event.kind, event.refusal) == (kind, refusal)]
+
+        self.until(lambda: bool(found()))
+        return found()[-1]
+
+    def refused(self, refusal: Refusal) -> Event:
+        return self.happened(Happening.REFUSED, refusal)
+
+    def ignored(self, refusal: Refusal) -> Event:
+        return self.happened(Happening.IGNORED, refusal)
+
+
+def new_pki(folder: Path) -> Pki:
+    return make_pki(folder / "pki", endpoint=ENDPOINT, gateway_id=GATEWAY)
+
+
+def generous_policy() -> Policy:
+    """The gateway's own rights, and commands to see what the front does with subscriptions."""
+    return msgspec.structs.replace(gateway_policy(GATEWAY), subscribe=(COMMANDS, "lorabridge/*"))
+
+
+@contextmanager
+def running(pki: Pki, *, broker: tuple[str, int] | None = None, **changes: Any) -> Iterator[Running]:
+    """A stand-in for the gateway's certificate; `changes` are of its settings."""
+    settings = StandInSettings(policies={pki.gateway.fingerprint: generous_policy()}, publishes_per_second=0)
+    settings = msgspec.structs.replace(settings, **changes)
+    started: queue.Queue[Running | BaseException] = queue.Queue()
+    problems: list[dict[str, Any]] = []
+
+    async def serve() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+        published: list[tuple[str, bytes]] = []
+        standin = StandIn(settings, pki=pki, broker=broker, observer=lambda *publish: published.append(publish))
+        async with standin:
+            stopped = asyncio.Event()
+            started.put(Running(standin, pki, published, stopped))
+            await stopped.wait()
+        problems.extend({"task": task} for task in asyncio.all_tasks() if task is not asyncio.current_task())
+
+    def work() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:  # noqa: BLE001  # for the thread that waits to raise
+            started.put(error)
+
+    thread = threading.Thread(target=work, name="standin")
+    thread.start()
+    first = started.get(timeout=TIMEOUT)
+    if isinstance(first, BaseException):
+        raise first
+    try:
+        yield first
+    finally:
+        first.stop()
+        thread.join(TIMEOUT)
+    assert not thread.is_alive(), "the stand-in does not stop"
+    assert started.empty(), started.get()
+    assert not problems, problems
+
+
+class Pinned(ssl.SSLContext):
+    """Says the endpoint's name whatever address is dialled."""
+
+    def wrap_socket(self, sock: socket.socket, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        return super().wrap_socket(sock, *args, **kwargs | {"server_hostname": ENDPOINT})
+
+
+def _context(pki: Pki, pair: Pair, alpn: str | None = None) -> ssl.SSLContext:
+    context = Pinned(ssl.PROTOCOL_TLS_CLIENT)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(pki.ca_file)
+    context.load_cert_chain(pair.certificate, pair.key)
+    if alpn is not None:
+        context.set_alpn_protocols([alpn])
+    return context
+
+
+class Paho:
+    """paho-mqtt with everything right, on a thread of its own, and what it was told."""
+
+    def __init__(
+        self,
+        pki: Pki,
+        port: int,
+        *,
+        pair: Pair | None = None,
+        client_id: str = GATEWAY,
+        mqtt_5: bool = False,
+        alpn: str | None = None,
+        will: tuple[str, bool] | None = None,
+        keep_alive: int = 60,
+    ) -> None:
+        self.connected: queue.Queue[ReasonCode] = queue.Queue()
+        self.acknowledged: queue.Queue[tuple[int, ReasonCode]] = queue.Queue()
+        self.subscribed: queue.Queue[list[ReasonCode]] = queue.Queue()
+        self.messages: queue.Queue[MQTTMessage] = queue.Queue()
+        self.disconnected: queue.Queue[ReasonCode] = queue.Queue()
+        self.limits: Properties | None = None
+        version = MQTTProtocolVersion.MQTTv5 if mqtt_5 else MQTTProtocolVersion.MQTTv311
+        self.client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=version, reconnect_on_failure=False)
+        self.client.on_connect = self._on_connect
+        self.client.on_publish = lambda _c, _u, mid, reason, _p: self.acknowledged.put((mid, reason))
+        self.client.on_subscribe = lambda _c, _u, _mid, reasons, _p: self.subscribed.put(reasons)
+        self.client.on_message = lambda _c, _u, message: self.messages.put(message)
+        self.client.on_disconnect = lambda _c, _u, _f, reason, _p: self.disconnected.put(reason)
+        self.client.tls_set_context(_context(pki, pair or pki.gateway, alpn))
+        if will is not None:
+            self.client.will_set(will[0], b"gone", qos=1, retain=will[1])
+        self.client.connect("127.0.0.1", port, keep_alive)
+        self.client.loop_start()
+
+    def _on_connect(self, _c: Client, _u: Any, _f: ConnectFlags, reason: ReasonCode, limits: Properties | None) -> None:
+        self.limits = limits
+        self.connected.put(reason)
+
+    def ready(self) -> Paho:
+        """Wait for a CONNACK that says yes."""
+        assert not self.connected.get(timeout=TIMEOUT).is_failure
+        return self
+
+    def publish(self, topic: str, payload: bytes = b"x", qos: int = 1, retain: bool = False) -> int:
+        """The packet id."""
+        return self.client.publish(topic, payload, qos, retain).mid
+
+    def acknowledgement(self, mid: int) -> ReasonCode:
+        """What the next PUBACK says; it must be for `mid`."""
+        of, reason = self.acknowledged.get(timeout=TIMEOUT)
+        assert of == mid
+        return reason
+
+    def closed(self) -> ReasonCode:
+        """Wait until the other side closes."""
+        return self.disconnected.get(timeout=TIMEOUT)
+
+    def limit(self, name: str) -> int:
+        """A property of the CONNACK of MQTT 5."""
+        return int(getattr(self.limits, name))
+
+    def vanish(self) -> None:
+        """Be gone without a DISCONNECT."""
+        sock = self.client.socket()
+        assert isinstance(sock, ssl.SSLSocket)
+        sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@contextmanager
+def paho(pki: Pki, port: int, **how: Any) -> Iterator[Paho]:
+    client = Paho(pki, port, **how)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def properties(kind: int, **values: int) -> Properties:
+    """Properties of MQTT 5 for packets of `kind`."""
+    made = Properties(kind)  # type: ignore[no-untyped-call]  # paho's own
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
+
+
+class RawClient:
+    """Packets byte by byte, over TLS that does everything right."""
+
+    def __init__(self, pki: Pki, port: int) -> None:
+        sock = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+        self.tls = _context(pki, pki.gateway).wrap_socket(sock)
+
+    def send(self, *packets: bytes) -> None:
+        self.tls.sendall(b"".join(packets))
+
+    def read(self, size: int) -> bytes:
+        """Exactly so many bytes, or fewer at the end."""
+        data = b""
+        while len(data) < size and (more := self.tls.recv(size - len(data))):
+            data += more
+        return data
+
+    def rest(self) -> bytes:
+        """All until the other side closes."""
+        return self.read(1 << 30)
+
+    def close(self) -> None:
+        self.tls.close()
+
+
+@contextmanager
+def raw(pki: Pki, port: int) -> Iterator[RawClient]:
+    client = RawClient(pki, port)
+    try:
+        yield client
+    finally:
+        client.close()
