@@ -75,7 +75,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     session: Session | None = None
     """The session after the frame; None: nothing changes."""
     heard: tuple[bytes, FCnt32, bytes] | None = None
-    """A row for the history of frames heard."""
+    """A row for the history of frames heard: session, counter, and what `content_mic` leaves of the MIC."""
     events: tuple[Event, ...] = ()
 
     @property
@@ -158,7 +158,9 @@ class Engine:
         window_ns = self._network.duplicate_window_ns
         judged = judge_counter(verified, session, entry.device, reception, window_ns, batch)
         moved = None if judged.session is None else batch.move(entry, judged.session)
-        heard = (entry.session_id, verified.fcnt32, verified.frame.mic) if judged.remember else None
+        heard = None
+        if judged.remember:
+            heard = (entry.session_id, verified.fcnt32, content_mic(verified.frame.mic, entry.device))
         if heard is not None:
             batch.remember(heard)
         return Decision(

@@ -118,7 +118,7 @@ class History:
     """Which frames a session has had before. This one knows none; the store's knows those of policy `confirm`."""
 
     def heard(self, session_id: bytes, fcnt32: FCnt32, mic: bytes) -> bool:  # noqa: ARG002  # the contract
-        """Whether exactly this frame was accepted or held before."""
+        """Whether exactly this frame was accepted or held before; `mic` is what `content_mic` leaves of it."""
         return False
 
 
@@ -212,8 +212,8 @@ def _judge_newer(
     verified: VerifiedFrame, session: Session, device: Device, reception: Reception, history: History
 ) -> CounterJudgement:
     """A counter above the last one: fresh, unless it jumps too far or belongs to a count before a reset."""
-    fcnt32, mic = verified.fcnt32, verified.frame.mic
-    if session.resets and history.heard(session.session_id, fcnt32, mic):
+    fcnt32 = verified.fcnt32
+    if session.resets and history.heard(session.session_id, fcnt32, content_mic(verified.frame.mic, device)):
         return _refuse(Verdict.REPLAY, f"frame {fcnt32} was heard before the counter restarted")
     limit = max_fcnt_gap(device)
     step = fcnt32 - (session.fcnt_up or 0)
@@ -257,7 +257,8 @@ def _judge_lower(
         return _accept(verified, session, device, reception, restarted=True)
     if track is not None and fcnt32 == track.last_fcnt32:
         return _refuse(Verdict.COUNTER_RESET, f"frame {fcnt32} of the new count was heard already")
-    if device.counter_policy is CounterPolicy.CONFIRM and history.heard(session.session_id, fcnt32, verified.frame.mic):
+    content = content_mic(verified.frame.mic, device)
+    if device.counter_policy is CounterPolicy.CONFIRM and history.heard(session.session_id, fcnt32, content):
         return _refuse(Verdict.REPLAY, f"frame {fcnt32} was heard before")
     proven = _remembered(session, fcnt32) is not None
     on_track = track is not None and track.last_fcnt32 < fcnt32 <= track.last_fcnt32 + MAX_FCNT_GAP

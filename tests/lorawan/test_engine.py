@@ -356,7 +356,7 @@ def test_a_late_copy_of_the_frame_before_the_last_is_a_duplicate_inside_the_wind
     bridge, first = Bridge(ABP), uplink(ABP, 1)
     bridge.hear(first)
     bridge.hear(uplink(ABP, 2), 0.5)
-    late = bridge.hear(first, 1.0, OTHER_GATEWAY)
+    late = bridge.hear(first, 1.5, OTHER_GATEWAY)
     assert late.verdict is Verdict.DUPLICATE
     assert late.session is None
     assert is_copy(late)
@@ -552,6 +552,35 @@ def test_off_takes_a_reset_at_once() -> None:
     assert (decision.session.fcnt_up, decision.session.resets) == (40, 1)
 
 
+def test_what_is_remembered_of_the_count_before_does_not_stand_in_for_the_count_after() -> None:
+    bridge = Bridge(OFF)
+    for n in range(12):
+        bridge.hear(uplink(OFF, n), 10 * n)
+    for n in range(12):
+        assert bridge.hear(again(OFF, n), 1000 + 10 * n).verdict is Verdict.ACCEPTED
+        assert bridge.hear(again(OFF, n), 1000 + 10 * n, OTHER_GATEWAY).verdict is Verdict.DUPLICATE
+
+
+def test_the_first_frames_of_the_count_after_are_remembered_in_place_of_those_before() -> None:
+    bridge = Bridge(OFF)
+    for n in range(40):
+        bridge.hear(uplink(OFF, n), 10 * n)
+    after = [again(OFF, n) for n in range(60)]
+    for n, phy_payload in enumerate(after):
+        bridge.hear(phy_payload, 1000 + 10 * n)
+    for phy_payload in after[:32]:
+        assert bridge.hear(phy_payload, 5000).verdict is Verdict.REPLAY
+
+
+def test_a_refused_count_is_followed_beyond_the_low_counters() -> None:
+    bridge = Bridge(ABP)
+    bridge.hear(uplink(ABP, 5000))
+    sent = [(31, HELD), (40, HELD), (40, HELD), (300, HELD), (200, Verdict.REPLAY), (4000, HELD)]
+    for seconds, (fcnt32, verdict) in enumerate(sent, 100):
+        assert bridge.hear(again(ABP, fcnt32), seconds).verdict is verdict
+    assert bridge.hear(again(ABP, 5001), 300).verdict is Verdict.ACCEPTED
+
+
 def test_only_confirm_keeps_a_history() -> None:
     for sender in (ABP, OFF):
         bridge = Bridge(sender)
@@ -635,6 +664,34 @@ def test_what_belongs_to_downlinks_survives_an_uplink_and_a_reset() -> None:
         moved = bridge.hear(uplink(OFF, fcnt32), 10 * n).session
         assert moved is not None
         assert (moved.fcnt_down, moved.a_fcnt_down, moved.conf_fcnt_down) == (5, 6, 7)
+
+
+def on_channel(sender: Device, fcnt32: int, tx_ch: int, payload: bytes) -> bytes:
+    return uplink(sender, fcnt32, payload, context=MicContext(0, 5, tx_ch))
+
+
+def test_a_repetition_of_1_1_on_another_channel_is_known_in_spite_of_its_other_mic() -> None:
+    bridge = Bridge(V1_1)
+    bridge.hear(on_channel(V1_1, 7, 0, b"x"), frequency_hz=868_100_000)
+    again_on_1 = bridge.hear(on_channel(V1_1, 7, 1, b"x"), 3, frequency_hz=868_300_000)
+    assert again_on_1.verdict is Verdict.RETRANSMISSION
+    bridge.hear(on_channel(V1_1, 8, 0, b"y"), 20, frequency_hz=868_100_000)
+    late = bridge.hear(on_channel(V1_1, 7, 2, b"x"), 40, frequency_hz=868_500_000)
+    assert late.verdict is Verdict.REPLAY
+
+
+def test_an_unheard_repetition_of_1_1_out_of_the_count_before_is_a_replay_in_the_count_after() -> None:
+    sender = device_1_1(counter_policy=CounterPolicy.CONFIRM)
+    bridge = Bridge(sender)
+    for n in range(60):
+        bridge.hear(on_channel(sender, n, 0, b"before"), 10 * n)
+    for n in range(3):
+        bridge.hear(on_channel(sender, n, 0, b"after"), 1000 + 10 * n)
+    (session,) = bridge.sessions.values()
+    assert (session.fcnt_up, session.resets) == (2, 1)
+    repetitions = [on_channel(sender, n, 1, b"before") for n in (0, 1, 2, 3, 40, 59)]
+    verdicts = [bridge.hear(phy, 3000, frequency_hz=868_300_000).verdict for phy in repetitions]
+    assert verdicts == [Verdict.REPLAY] * len(repetitions)
 
 
 def test_f_opts_of_1_1_arrive_in_the_clear() -> None:
