@@ -61,7 +61,11 @@ def open_database(path: Path, durability: str) -> sqlite3.Connection:
             raise
     except sqlite3.Error as error:
         raise translate(error, path) from error
-    mark_created(path)
+    try:
+        mark_created(path)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

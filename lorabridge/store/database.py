@@ -6,6 +6,7 @@ Nothing outside this folder knows that it is SQLite.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -157,7 +158,8 @@ class Store(History):
     def _deliver(self, outcomes: list[Outcome]) -> None:
         """From the writer's thread: settle futures on the loop's."""
         if outcomes:
-            self._loop.call_soon_threadsafe(self._settle, outcomes)
+            with contextlib.suppress(RuntimeError):  # the loop ended without close(): nobody is left to tell
+                self._loop.call_soon_threadsafe(self._settle, outcomes)
 
     def _settle(self, outcomes: list[Outcome]) -> None:
         """Take over what is durable, whether or not somebody still waits for it, and tell who does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -55,6 +56,10 @@ def _files(path: Path, problems: list[Problem]) -> list[Path]:
     try:
         if not path.is_dir():
             return [path]
+        mode = path.stat().st_mode
+        if mode & 0o022:
+            what = f"others can put device files into this folder (mode {stat.S_IMODE(mode):o})"
+            problems.append(Problem(where=str(path), what=what, hint=f"chmod go-w {path}"))
         found = sorted(file for file in path.iterdir() if file.suffix == ".toml" and not file.name.startswith("."))
     except OSError as error:
         problems.append(Problem(where=str(path), what=(error.strerror or str(error)).lower(), hint="look at its owner"))
@@ -106,7 +111,7 @@ def _read_toml(path: Path, problems: list[Problem]) -> dict[str, Any]:
     except ValueError as error:
         found = _AT_LINE.match(str(error))
         where, what = (f"{path}:{found[2]}", found[1]) if found else (str(path), str(error))
-        hint = "see the example in the documentation of device files"
+        hint = 'a device begins with [[device]], and texts stand in quotes: name = "meter-1"'
         problems.append(Problem(where=where, what=f"is no TOML: {what}", hint=hint))
     except RecursionError:
         problems.append(Problem(where=str(path), what="is nested too deeply", hint="[[device]] tables are flat"))

@@ -6,6 +6,7 @@ made here: if it is gone, that is a loss and no first start) and SQLite's own `-
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from lorabridge.errors import ConfigError, Problem
-from lorabridge.store.values import StoreDamaged
+from lorabridge.store.values import StoreDamaged, StoreFull
 
 _PRIVATE_FILE = 0o600
 _PRIVATE_FOLDER = 0o700
@@ -42,7 +43,7 @@ class Lock:
 
     @classmethod
     def take(cls, path: Path) -> Self:
-        """Lock the database at `path`. Raises ConfigError that names the holder."""
+        """Lock the database at `path`. Raises ConfigError that names the holder; StoreFull."""
         lock_path = _beside(path, ".lock")
         try:
             descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
@@ -59,8 +60,12 @@ class Lock:
                 hint=f"stop it first, or give each its own store.path; `ps -p {holder}` tells what it is",
             )
             raise ConfigError([problem]) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            os.close(descriptor)
+            raise _refused(lock_path, error) from None
         return cls(descriptor)
 
     def release(self) -> None:
@@ -111,17 +116,20 @@ def was_created(path: Path) -> bool:
 
 
 def mark_created(path: Path) -> None:
-    """Remember, through power cuts, that a database was made at `path`."""
+    """Remember, through power cuts, that a database was made at `path`. Raises ConfigError, StoreFull."""
     marker = _beside(path, ".created")
     if marker.exists():
         return
-    descriptor = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
     try:
-        os.write(descriptor, _NOTE.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    _sync_folder(path.parent)
+        descriptor = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
+        try:
+            os.write(descriptor, _NOTE.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _refused(marker, error) from None
 
 
 def set_aside(path: Path, now: float | None = None) -> list[Path]:
@@ -172,10 +180,13 @@ def _check_file(path: Path) -> None:
         raise ConfigError([Problem(where=str(path), what=what, hint=f"chmod 600 {path}")])
 
 
-def _refused(path: Path, error: OSError) -> ConfigError:
-    """An operating system error as the operator's."""
+def _refused(path: Path, error: OSError) -> Exception:
+    """An operating system error: a full disk may pass, the rest is the operator's."""
+    said = (error.strerror or str(error)).lower()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreFull(f"{path}: {said}")
     hint = "look at the owner and mode of the file and its folders, and at store.path"
-    return ConfigError([Problem(where=str(path), what=(error.strerror or str(error)).lower(), hint=hint)])
+    return ConfigError([Problem(where=str(path), what=said, hint=hint)])
 
 
 def _beside(path: Path, suffix: str) -> Path:

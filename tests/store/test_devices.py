@@ -195,6 +195,13 @@ def test_a_device_file_that_others_can_reach_is_refused_with_the_command_that_he
     assert problem.hint == f"chmod 600 {path}"
 
 
+def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.toml", ABP)
+    tmp_path.chmod(0o770)
+    _, (problem,) = load_devices(tmp_path, credentials_dir=None)
+    assert (problem.hint, problem.warning) == (f"chmod go-w {tmp_path}", False)
+
+
 def test_a_missing_path_is_told(tmp_path: Path) -> None:
     devices, (problem,) = load_devices(tmp_path / "absent", credentials_dir=None)
     assert devices == ()

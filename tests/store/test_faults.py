@@ -11,6 +11,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,20 @@ def test_a_process_killed_at_any_moment_loses_nothing_and_leaves_nothing_half_do
         assert not found
 
 
+def test_a_first_start_killed_at_any_moment_is_begun_again(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    for number in range(max(KILLS // 4, 1)):
+        folder = tmp_path / str(number)
+        command = program("writer_process.py", str(folder))
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment(), cwd=ROOT) as writer:
+            deadline = time.monotonic() + 30
+            while not folder.exists() and time.monotonic() < deadline:
+                time.sleep(0.0005)
+            time.sleep(chance.uniform(0, 0.02))  # the random moment itself
+            writer.send_signal(signal.SIGKILL)
+        with_store(settings(folder), lambda _: asyncio.sleep(0))
+
+
 def test_a_disk_that_refuses_to_grow_costs_a_retry_and_nothing_else(tmp_path: Path) -> None:
     command = program("full_disk_process.py", str(tmp_path), str(1 << 20))
     done = subprocess.run(command, capture_output=True, env=environment(), cwd=ROOT, timeout=60, check=False)
@@ -126,12 +141,16 @@ def test_a_full_disk_is_told_apart_and_drains_again(small_disk: Path) -> None:
         subprocess.run(["umount", str(small_disk)], check=True)
 
 
-def test_a_store_opened_on_a_full_disk_says_so(small_disk: Path) -> None:
+def test_a_store_opened_on_a_full_disk_says_so_however_little_room_is_left(small_disk: Path) -> None:
+    folder = small_disk / "store"
     try:
-        (small_disk / "ballast").write_bytes(b"b" * ((1 << 20) - 4096 * 2))
-        with pytest.raises(TransientError):
-            with_store(settings(small_disk), lambda _: asyncio.sleep(0))
-        (small_disk / "ballast").unlink()
-        with_store(settings(small_disk), lambda _: asyncio.sleep(0))
+        for pages in range(14):
+            folder.mkdir(mode=0o700)
+            (small_disk / "ballast").write_bytes(b"b" * ((1 << 20) - 4096 * pages))
+            with pytest.raises(TransientError):
+                with_store(settings(folder), lambda _: asyncio.sleep(0))
+            (small_disk / "ballast").unlink()
+            with_store(settings(folder), lambda _: asyncio.sleep(0))
+            shutil.rmtree(folder)
     finally:
         subprocess.run(["umount", str(small_disk)], check=True)
