@@ -581,6 +581,22 @@ def test_a_refused_count_is_followed_beyond_the_low_counters() -> None:
     assert bridge.hear(again(ABP, 5001), 300).verdict is Verdict.ACCEPTED
 
 
+def test_copies_carry_the_id_of_their_uplink_in_every_count() -> None:
+    bridge = Bridge(OFF)
+    for seconds, phy_payload in enumerate((uplink(OFF, 500), again(OFF, 0), again(OFF, 1), uplink(OFF, 0))):
+        event = only_uplink(bridge.hear(phy_payload, 10 * seconds))
+        (copy,) = bridge.hear(phy_payload, 10 * seconds + 0.1, OTHER_GATEWAY).events
+        assert isinstance(copy, UplinkCopy)
+        assert copy.uplink_id == event.id
+
+
+def test_a_held_frame_is_remembered_within_its_batch() -> None:
+    bridge = Bridge(CONFIRM)
+    bridge.hear(uplink(CONFIRM, 5000))
+    batch = [heard(again(CONFIRM, n), 60 + seconds) for seconds, n in enumerate((0, 1, 0, 1))]
+    assert [decision.verdict for decision in bridge.hear_all(*batch)] == [HELD, HELD, Verdict.REPLAY, HELD]
+
+
 def test_only_confirm_keeps_a_history() -> None:
     for sender in (ABP, OFF):
         bridge = Bridge(sender)
@@ -672,9 +688,12 @@ def on_channel(sender: Device, fcnt32: int, tx_ch: int, payload: bytes) -> bytes
 
 def test_a_repetition_of_1_1_on_another_channel_is_known_in_spite_of_its_other_mic() -> None:
     bridge = Bridge(V1_1)
-    bridge.hear(on_channel(V1_1, 7, 0, b"x"), frequency_hz=868_100_000)
+    first = only_uplink(bridge.hear(on_channel(V1_1, 7, 0, b"x"), frequency_hz=868_100_000))
     again_on_1 = bridge.hear(on_channel(V1_1, 7, 1, b"x"), 3, frequency_hz=868_300_000)
     assert again_on_1.verdict is Verdict.RETRANSMISSION
+    (copy,) = again_on_1.events
+    assert isinstance(copy, UplinkCopy)
+    assert copy.uplink_id == first.id
     bridge.hear(on_channel(V1_1, 8, 0, b"y"), 20, frequency_hz=868_100_000)
     late = bridge.hear(on_channel(V1_1, 7, 2, b"x"), 40, frequency_hz=868_500_000)
     assert late.verdict is Verdict.REPLAY

@@ -66,3 +66,13 @@ def test_the_least_recently_used_prepared_keys_are_dropped(monkeypatch: pytest.M
     table.crypto(three)
     assert table.crypto(one) is first
     assert table.crypto(two) is not second
+
+
+def test_a_reload_takes_up_a_new_application_key_of_the_same_session() -> None:
+    table = SessionTable([device()], {})
+    (entry,) = table.at(DEV_ADDR)
+    assert not table.crypto(entry).sealed
+    table.load([device(session_keys=msgspec.structs.replace(KEYS_1_0, app_s_key=None))])
+    (again,) = table.at(DEV_ADDR)
+    assert again.session_id == entry.session_id
+    assert table.crypto(again).sealed
