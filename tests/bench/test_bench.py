@@ -1,0 +1,77 @@
+"""The benchmark itself: its decoders agree and its rows are made. Nothing here looks at the clock."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.bench import inprocess, lora_packet
+from tests.bench.inprocess import Arena
+from tests.bench.report import Report, Row
+
+
+@pytest.fixture(scope="module")
+def arena() -> Arena:
+    return Arena(devices=20, frames=60)
+
+
+def test_engine_and_naive_decoder_say_the_same_of_every_frame(arena: Arena) -> None:
+    assert inprocess.disagreements(arena) == []
+
+
+def test_a_disagreement_would_be_found(arena: Arena) -> None:
+    spoilt = Arena(devices=20, frames=60)
+    spoilt.frames[7] = arena.frames[8]
+    assert inprocess.disagreements(spoilt)
+
+
+def test_every_frame_is_taken_in_every_round(arena: Arena) -> None:
+    for _ in range(2):
+        assert arena.run_engine(1) == arena.run_engine(64) == arena.run_naive() == len(arena.frames)
+
+
+def test_the_rows_of_the_core_have_a_reference_and_a_ratio(
+    arena: Arena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    report = Report()
+    inprocess.measure(report, arena, rounds=1)
+    assert [row.name for row in report.rows if row.times_better is None] == []
+    assert len(report.rows) == 7
+    assert report.skipped == [f"{lora_packet.NAME}: node or npm is missing: apt-get install nodejs npm"]
+    report.write(tmp_path / "bench.json")
+    assert len(msgspec.json.decode((tmp_path / "bench.json").read_bytes())["rows"]) == 7
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "target", "is_ratio", "met", "times"),
+    [
+        (2.0, "ms", 5.0, False, True, 5.0),
+        (7.0, "ms", 5.0, False, False, 10 / 7),
+        (30.0, "frames/s", 20.0, False, True, 3.0),
+        (30.0, "frames/s", 4.0, True, False, 3.0),
+        (2.0, "us", None, False, None, 5.0),
+    ],
+)
+def test_a_missed_target_is_marked(
+    value: float, unit: str, target: float | None, is_ratio: bool, met: bool | None, times: float
+) -> None:
+    report = Report()
+    report.add(
+        Row(
+            section="s",
+            name="n",
+            value=value,
+            unit=unit,
+            reference="r",
+            reference_value=10.0,
+            target=target,
+            target_is_ratio=is_ratio,
+        )
+    )
+    assert report.rows[0].target_met is met
+    assert report.rows[0].times_better == pytest.approx(times)
+    assert ("MISSED" in report.table()) is (met is False)
