@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -28,22 +30,21 @@ def main() -> int:
     if wrong:
         sys.stderr.write("\n  ".join(["the decoders disagree, nothing was measured:", *wrong[:5], ""]))
         return 1
-    _say("in process")
-    inprocess.measure(report, arena, rounds=5 if args.quick else 15)
-    if not args.quick:
-        _say("instructions")
-        instructions.measure(report)
-    _say("end to end")
-    endtoend.measure(report, quick=args.quick)
-    _say("footprint")
-    footprint.measure(report, quick=args.quick)
+    sections: dict[str, Callable[[], None]] = {
+        "in process": lambda: inprocess.measure(report, arena, rounds=5 if args.quick else 15),
+        "instructions": (lambda: None) if args.quick else lambda: instructions.measure(report),
+        "end to end": lambda: endtoend.measure(report, quick=args.quick),
+        "footprint": lambda: footprint.measure(report, quick=args.quick),
+    }
+    for name, measure in sections.items():
+        sys.stderr.write(f"measuring {name} …\n")
+        try:
+            measure()
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:  # the other sections still count
+            report.skip(name, str(error))
     report.write(args.json)
     sys.stdout.write(f"{report.table()}\n\n{time.perf_counter() - begun:.0f} s; written to {args.json}\n")
     return 0
-
-
-def _say(what: str) -> None:
-    sys.stderr.write(f"measuring {what} …\n")
 
 
 if __name__ == "__main__":
