@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -110,6 +112,35 @@ def test_smaller_bounds_in_the_settings_take_effect_with_the_next_commit(tmp_pat
     with_store(settings(tmp_path), fill)
     assert with_store(settings(tmp_path, outbox_max_records=3), one_more) == 3
     assert stored_payloads(settings(tmp_path)) == [b"18", b"19", b"new"]
+
+
+OPEN_AND_TELL_MEMORY = """
+import asyncio, resource, sys
+from lorabridge.store.database import Store, StoreSettings
+async def main():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    store = await Store.open(StoreSettings(path=sys.argv[1]))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    await store.close()
+asyncio.run(main())
+"""
+
+
+def test_opening_a_long_outbox_takes_no_memory_for_its_payloads(tmp_path: Path) -> None:
+    wanted = settings(tmp_path, durability="process")
+
+    async def fill(store: Store) -> None:
+        for _ in range(60):
+            await store.commit(Batch(records=records(*[b"x" * 10_000] * 100)))
+
+    async def look(store: Store) -> int:
+        return store.counters["outbox_records"]
+
+    with_store(wanted, fill)
+    command = [sys.executable, "-c", OPEN_AND_TELL_MEMORY, wanted.path]
+    grown_kib = int(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+    assert grown_kib < 20_000, "the outbox holds 60 MB"
+    assert with_store(wanted, look) == 6000
 
 
 @dataclasses.dataclass
