@@ -90,6 +90,10 @@ class Facts:
         """The daemon cannot go on. Never rate-limited."""
         self._log(logging.CRITICAL, event, fields, exc)
 
+    def log(self, level: int, event: str, /, **fields: object) -> None:
+        """At a level that the caller has chosen."""
+        self._log(level, event, fields)
+
     def _log(self, level: int, event: str, fields: Mapping[str, object], exc: BaseException | None = None) -> None:
         if self._logger.isEnabledFor(level):
             self._logger.log(level, event, exc_info=exc, extra={"fields": {**self._fields, **fields}})

@@ -76,11 +76,9 @@ class AwsIotSettings(TlsSettings, frozen=True, kw_only=True):
     topics: Annotated[TopicSettings, Meta(description="what the records are called")] = TopicSettings()
 
 
-def check(
-    settings: AwsIotSettings, gateway_id: str, where: str = "aws_iot", now: datetime | None = None
-) -> list[Problem]:
-    """Everything that is wrong with the settings and the files they name; `where` is the place of the table."""
-    problems = tls.check(settings, where, now) + topics.check(settings.topics, gateway_id, f"{where}.topics")
+def check_form(settings: AwsIotSettings, gateway_id: str, where: str = "aws_iot") -> list[Problem]:
+    """Everything that is wrong with the settings themselves; `where` is the place of the table."""
+    problems = tls.check_endpoint(settings, where) + topics.check(settings.topics, gateway_id, f"{where}.topics")
     if set(settings.thing_name) - set(_THING_CHARACTERS):
         what, hint = "is not the name of a thing", "letters, digits, - _ and : only"
         problems.append(Problem(where=f"{where}.thing_name", what=what, hint=hint))

@@ -123,6 +123,8 @@ class PinnedContext(ssl.SSLContext):
 
 def build_context(settings: TlsSettings) -> ssl.SSLContext:
     """A fresh context (one a connection: files may have been renewed). Raises ConfigError for our own files."""
+    if problems := _check_private(settings.private_key_file):
+        raise ConfigError(problems)
     context = PinnedContext(ssl.PROTOCOL_TLS_CLIENT)
     context.endpoint = settings.endpoint
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -246,8 +248,8 @@ def _check_key(settings: TlsSettings, key: bytes, own: list[Certificate]) -> lis
 
 
 def _check_private(path: str) -> list[Problem]:
-    """A problem when anybody but the owner can read the key."""
-    if others_can_read(path):
+    """A problem when anybody but the owner can read the key; a missing one is found elsewhere."""
+    if os.path.exists(path) and others_can_read(path):  # noqa: PTH110  # the rest of the file knows it as text
         return [Problem(where=path, what="can be read by others", hint=f"chmod 600 {path}")]
     return []
 

@@ -6,7 +6,6 @@ import socket
 import threading
 import tomllib
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -81,12 +80,12 @@ def test_a_wrong_setting_is_refused_with_its_place(toml: str, where: str) -> Non
 def test_a_duration_out_of_range_is_a_problem(authority: Authority, name: str, value: float) -> None:
     usual = {"backoff_base": Duration(1), "backoff_cap": Duration(60)}
     settings = link_settings(authority, 8883, **usual | {name: Duration(value)})
-    (problem,) = aws_iot.check(settings, GATEWAY)
+    (problem,) = aws_iot.check_form(settings, GATEWAY)
     assert problem.where == f"aws_iot.{name}"
     assert "between" in problem.hint
 
 
-def test_problems_of_names_files_topics_and_ranges_are_told_together(authority: Authority) -> None:
+def test_problems_of_names_topics_and_ranges_are_told_together(authority: Authority) -> None:
     settings = link_settings(
         authority,
         8883,
@@ -96,11 +95,9 @@ def test_problems_of_names_files_topics_and_ranges_are_told_together(authority: 
         backoff_base=Duration(1),
         backoff_cap=Duration(60),
     )
-    late = datetime.now(UTC) + timedelta(days=1000)
-    problems = aws_iot.check(settings, "a/b", "bridge.toml: aws_iot", now=late)
+    problems = aws_iot.check_form(settings, "a/b", "bridge.toml: aws_iot")
     assert {problem.where.removeprefix("bridge.toml: aws_iot") for problem in problems} == {
         ".endpoint",
-        settings.certificate_file,
         ".topics",
         ".thing_name",
         ".keep_alive",

@@ -1,0 +1,57 @@
+"""`lorabridge status`: ask the running bridge what it is doing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from lorabridge.daemon import config
+from lorabridge.errors import ConfigError, Problem
+
+_TIMEOUT = 5.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--config", type=Path, default=config.DEFAULT_PATH, help="configuration file")
+    parser.add_argument("--json", action="store_true", help="print the answer as it came")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the answer; exit status 1 when something is stuck or the link is down."""
+    loaded, _ = config.load(args.config)
+    path = loaded.report.status_socket
+    if path is None:
+        hint = "set it to a path such as /run/lorabridge/status.sock and restart the bridge"
+        raise ConfigError([Problem(where=f"{args.config}: report.status_socket", what="is switched off", hint=hint)])
+    answer = _ask(path)
+    print(json.dumps(answer, indent=2) if args.json else _readable(answer))
+    return 0 if answer["healthy"] else 1
+
+
+def _ask(path: Path) -> dict[str, Any]:
+    """The answer of the bridge. Raises ConfigError when there is none."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.settimeout(_TIMEOUT)
+        try:
+            asking.connect(str(path))
+            with asking.makefile("rb") as answer:
+                found: dict[str, Any] = json.load(answer)
+        except (OSError, ValueError) as error:
+            hint = "is the service running? systemctl status lorabridge; may you read the socket? try sudo"
+            raise ConfigError([Problem(where=str(path), what=f"no answer: {error}", hint=hint)]) from None
+    return found
+
+
+def _readable(answer: dict[str, Any]) -> str:
+    """The answer for people: one fact a line, verdicts and counters in columns."""
+    lines = [f"{name:<12} {value}" for name, value in answer.items() if not isinstance(value, (dict, list))]
+    if answer["stuck"]:
+        lines.append(f"{'stuck':<12} {', '.join(answer['stuck'])}")
+    for title in ("verdicts", "counters", "gateways"):
+        lines += ["", f"{title}:"]
+        lines += [f"  {name:<44} {value}" for name, value in answer[title].items()] or ["  none"]
+    return "\n".join(lines)

@@ -1,0 +1,245 @@
+"""The bridge: builds the rooms, joins them, runs them until told to stop, and takes them down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lorabridge import __version__
+from lorabridge.daemon.backoff import Backoff
+from lorabridge.daemon.config import Config, RadioSettings, parse_dev_addr_range
+from lorabridge.daemon.health import Health
+from lorabridge.daemon.log import Facts
+from lorabridge.daemon.pipeline import Pipeline
+from lorabridge.daemon.radios import Radios
+from lorabridge.daemon.reporting import SecurityReporter
+from lorabridge.lorawan.device import CounterPolicy, Device
+from lorabridge.lorawan.engine import Decision, Engine, Network
+from lorabridge.lorawan.events import Event, Record, Status
+from lorabridge.lorawan.table import SessionTable
+from lorabridge.radio.base import RadioSource
+from lorabridge.radio.recording import Recording, RecordingSettings
+from lorabridge.radio.semtech_udp import SemtechUdp
+from lorabridge.store.database import Store
+from lorabridge.upstream import schema
+from lorabridge.upstream.aws_iot import AwsIot, LinkReport
+from lorabridge.upstream.drain import Drain, OutboxRecord
+from lorabridge.upstream.faults import LinkState
+from lorabridge.upstream.topics import Topics
+
+_FACTS = Facts(logging.getLogger(__name__))
+
+RADIO_BACKOFF = (1.0, 60.0)
+STORE_BACKOFF = (0.1, 5.0)
+PIPELINE_LIMIT = 30.0
+"""Seconds the pipeline may hold a batch without a step."""
+JUDGE_LIMIT = 2.0
+LINK_LIMIT = 1.5
+"""Seconds of a clean stop for the last batch, and for the last PUBACKs; systemd gives five in all."""
+TICK = 1.0
+DRAIN_POLL = 0.05
+
+
+class Bridge:
+    """One running bridge. `observer` sees every decision once it is committed (the simulation's table)."""
+
+    def __init__(
+        self,
+        config: Config,
+        fingerprint: str,
+        devices: Sequence[Device],
+        store: Store,
+        *,
+        observer: Callable[[Decision], None] | None = None,
+    ) -> None:
+        rng = random.SystemRandom()
+        self._config = config
+        self._fingerprint = fingerprint
+        self._started_at = time.monotonic()
+        self._store = store
+        self.health = Health(time.monotonic)
+        self._table = SessionTable(devices, store.sessions(), config.network.region)
+        self._engine = Engine(self._table, network_of(config, devices), store)
+        self._link = AwsIot(config.aws_iot, config.gateway.id, status=self._status, rng=rng, on_change=_tell_link)
+        topics = Topics(config.aws_iot.topics, config.gateway.id)
+        self._drain = Drain(store, self._link, topics, on_parked=_tell_parked)
+        sources = [source_of(settings) for settings in config.radios]
+        backoff = {source.name: Backoff(*RADIO_BACKOFF, rng) for source in sources}
+        self._radios = Radios(sources, self.health, backoff)
+        self._reporter = SecurityReporter(int(config.report.security_interval * 1e9))
+        self._pipeline = Pipeline(
+            source=self._radios,
+            engine=self._engine,
+            table=self._table,
+            store=store,
+            encode=self._encode,
+            hand_on=self._drain.offer,
+            reporter=self._reporter,
+            backoff=Backoff(*STORE_BACKOFF, rng),
+            check=self.health.add("pipeline", PIPELINE_LIMIT),
+            observer=observer,
+        )
+        _warn_of_policies(devices)
+
+    async def run(self, stop: asyncio.Event, *, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Work until `stop` is set, or until every radio source has ended and the outbox is empty.
+
+        Raises ConfigError when a source cannot be opened for a reason that only the operator can mend.
+        """
+        await self._radios.start()
+        _FACTS.info("bridge started", version=__version__, gateway=self._config.gateway.id)
+        pipeline = asyncio.create_task(self._pipeline.run(), name="pipeline")
+        supporting = [
+            asyncio.create_task(self._link.run(), name="link"),
+            asyncio.create_task(self._drain.run(), name="drain"),
+            asyncio.create_task(self._tick(), name="tick"),
+        ]
+        told = asyncio.create_task(stop.wait(), name="stop")
+        on_ready()
+        try:
+            await asyncio.wait([pipeline, told, *supporting], return_when=asyncio.FIRST_COMPLETED)
+            if pipeline.done() and not told.done():
+                pipeline.result()
+                emptied = asyncio.create_task(self._until_empty(), name="emptied")
+                await asyncio.wait([emptied, told, *supporting], return_when=asyncio.FIRST_COMPLETED)
+                emptied.cancel()
+            for task in supporting:
+                if task.done():
+                    task.result()
+        finally:
+            told.cancel()
+            await self._take_down(pipeline, supporting)
+
+    async def _take_down(self, pipeline: asyncio.Task[None], supporting: Sequence[asyncio.Task[None]]) -> None:
+        """Radio first, then what it heard, then the link, so that nothing acknowledged is left unjudged."""
+        _FACTS.info("bridge stopping")
+        await self._radios.stop()
+        try:
+            await asyncio.wait_for(pipeline, JUDGE_LIMIT)
+            await asyncio.wait_for(self._pipeline.commit([], self._sums(final=True)), JUDGE_LIMIT)
+        except TimeoutError:
+            _FACTS.error("frames were heard that could not be committed before the stop")
+        await self._link.stop(LINK_LIMIT)
+        for task in supporting:
+            task.cancel()
+        await asyncio.gather(*supporting, return_exceptions=True)
+        _FACTS.info("bridge stopped", unsent=self._store.counters["outbox_records"])
+
+    def reload(self, devices: Sequence[Device]) -> None:
+        """Take over new devices; sessions stay."""
+        self._table.load(devices)
+        self._engine.own(network_of(self._config, devices))
+        _warn_of_policies(devices)
+        _FACTS.info("devices reloaded", devices=len(devices))
+
+    def answer(self) -> dict[str, Any]:
+        """What `lorabridge status` prints."""
+        link, stuck = self._link.report, self.health.stuck()
+        return {
+            "version": __version__,
+            "gateway_id": self._config.gateway.id,
+            "uptime_s": round(time.monotonic() - self._started_at),
+            "devices": self._table.device_count,
+            "link": link.state.value,
+            "link_fault": None if link.fault is None else link.fault.value,
+            "link_detail": link.detail,
+            "link_hint": "" if link.fault is None else link.fault.hint,
+            "healthy": not stuck and link.state is LinkState.ONLINE,
+            "stuck": stuck,
+            "verdicts": {verdict.value: count for verdict, count in self._pipeline.verdicts.most_common()},
+            "counters": self.counters,
+            "gateways": {str(gateway): status.received_at for gateway, status in self._pipeline.gateways.items()},
+        }
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Every counter of every room."""
+        return {
+            **{f"radio_{name}": value for name, value in self._radios.counters.items()},
+            **self._store.counters,
+            **{f"link_{name}": value for name, value in self._link.counters.items()},
+            **{f"drain_{name}": value for name, value in self._drain.counters.items()},
+            "security_untold": self._reporter.untold,
+        }
+
+    async def _tick(self) -> None:
+        """Once a second: what is due of sums and statistics."""
+        interval = float(self._config.report.stats_interval)
+        next_stats = time.monotonic() + interval
+        while True:
+            await asyncio.sleep(TICK)
+            events: list[Event] = self._sums()
+            if time.monotonic() >= next_stats:
+                next_stats += interval
+                events.append(self._pipeline.stats(time.time_ns(), interval, self.counters))
+            await self._pipeline.commit([], events)
+
+    async def _until_empty(self) -> None:
+        """Wait until every record has its PUBACK and is deleted."""
+        while self._store.counters["outbox_records"]:  # noqa: ASYNC110  # the store counts on a thread of its own
+            await asyncio.sleep(DRAIN_POLL)
+
+    def _sums(self, *, final: bool = False) -> list[Event]:
+        return list(self._reporter.due(time.time_ns(), final=final))
+
+    def _encode(self, event: Event) -> Record:
+        return schema.encode(event, self._config.gateway.id)
+
+    def _status(self, state: str, detail: str) -> bytes:
+        status = Status(
+            at=time.time_ns(),
+            state=state,
+            version=__version__,
+            config_fingerprint=self._fingerprint,
+            detail=detail,
+        )
+        return self._encode(status).payload
+
+
+def source_of(settings: RadioSettings) -> RadioSource:
+    """The radio source that the settings describe."""
+    if isinstance(settings, RecordingSettings):
+        return Recording(settings)
+    return SemtechUdp(settings)
+
+
+def network_of(config: Config, devices: Sequence[Device]) -> Network:
+    """What is ours on the air: as configured, else the networks that the devices' addresses belong to."""
+    network = config.network
+    prefixes = [parse_dev_addr_range(text) for text in network.dev_addr_ranges]
+    if not network.net_ids and not prefixes:
+        prefixes = sorted({device.dev_addr.network_prefix for device in devices if device.dev_addr is not None})
+    return Network(
+        net_ids=network.net_ids,
+        dev_addr_prefixes=tuple(prefixes),
+        duplicate_window_ns=int(network.duplicate_window * 1e9),
+    )
+
+
+def _warn_of_policies(devices: Sequence[Device]) -> None:
+    for device in devices:
+        if device.counter_policy is CounterPolicy.OFF:
+            _FACTS.warning(
+                "frame counters of this device are not checked: whoever recorded its frames can play them back",
+                device=device.name,
+                reason=device.name,
+            )
+
+
+def _tell_link(report: LinkReport) -> None:
+    """One line for every change of the link."""
+    say = _FACTS.info if report.fault is None or report.state is LinkState.ONLINE else _FACTS.warning
+    facts: dict[str, object] = {}
+    if report.fault is not None:
+        facts = {"fault": report.fault, "detail": report.detail, "hint": report.fault.hint}
+    if report.retry_in is not None:
+        facts["retry_in_s"] = round(report.retry_in, 1)
+    say(f"link {report.state}", **facts)
+
+
+def _tell_parked(record: OutboxRecord, reason: str) -> None:
+    _FACTS.error("record parked: the endpoint will not have it", record=record.id, kind=record.kind, detail=reason)

@@ -1,0 +1,64 @@
+"""What `lorabridge check` looks at beyond the form of the configuration: keys, certificates, places, sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lorabridge.daemon.config import Config
+from lorabridge.daemon.service import check_regions, credentials_directory
+from lorabridge.errors import Problem
+from lorabridge.radio.recording import RecordingSettings
+from lorabridge.radio.semtech_udp import SemtechUdpSettings
+from lorabridge.store.devices import load_devices
+from lorabridge.upstream import tls
+
+
+def check(config: Config, where: str) -> list[Problem]:
+    """Every problem of what the configuration names; nothing is changed by looking."""
+    problems = tls.check_files(config.aws_iot, datetime.now(UTC))
+    devices, device_problems = load_devices(config.devices, credentials_dir=credentials_directory())
+    problems += [*device_problems, *check_regions(config, devices)]
+    problems += _check_folder(Path(config.store.path).parent, f"{where}: store.path")
+    if config.report.status_socket is not None:
+        problems += _check_folder(config.report.status_socket.parent, f"{where}: report.status_socket", warning=True)
+    for number, radio in enumerate(config.radios, 1):
+        place = f"{where}: radio[{number}]"
+        if isinstance(radio, RecordingSettings):
+            problems += _check_readable(Path(radio.path), f"{place}.path")
+        else:
+            problems += _check_bind(radio, place)
+    return problems
+
+
+def _check_folder(folder: Path, where: str, *, warning: bool = False) -> list[Problem]:
+    """A folder that we can write, or make."""
+    if folder.is_dir():
+        if os.access(folder, os.W_OK | os.X_OK):
+            return []
+        what, hint = f"cannot write in {folder}", "run this as the service's user, or give it the folder"
+    else:
+        what, hint = f"{folder} is missing", f"the service makes it; without systemd: mkdir -m 700 -p {folder}"
+        warning = True
+    return [Problem(where=where, what=what, hint=hint, warning=warning)]
+
+
+def _check_readable(path: Path, where: str) -> list[Problem]:
+    if path.is_file() and os.access(path, os.R_OK):
+        return []
+    return [Problem(where=where, what=f"{path} cannot be read", hint="give the path of a recording")]
+
+
+def _check_bind(settings: SemtechUdpSettings, where: str) -> list[Problem]:
+    """An address and port that can be bound; a port in use is most likely the bridge itself at work."""
+    family = socket.AF_INET6 if ":" in settings.bind else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((settings.bind, settings.port))
+    except OSError as error:
+        hint = f"who has it: ss -lunp 'sport = :{settings.port}'; if it is the running bridge all is well"
+        what = f"cannot listen on {settings.bind} port {settings.port}: {error.strerror or error}"
+        return [Problem(where=where, what=what, hint=hint, warning=True)]
+    return []

@@ -1,0 +1,172 @@
+"""The configuration file: each room's settings composed into one, read whole, refused whole, with every reason."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from lorabridge.daemon.log import LogSettings
+from lorabridge.errors import ConfigError, Problem
+from lorabridge.lorawan.regions import REGIONS
+from lorabridge.lorawan.types import DevAddr, NetID
+from lorabridge.radio.recording import RecordingSettings
+from lorabridge.radio.semtech_udp import SemtechUdpSettings
+from lorabridge.settings import Duration, did_you_mean, read_table
+from lorabridge.store.values import StoreSettings
+from lorabridge.upstream import aws_iot
+from lorabridge.upstream.aws_iot import AwsIotSettings
+
+RADIO_TYPES: dict[str, type[SemtechUdpSettings | RecordingSettings]] = {
+    "semtech_udp": SemtechUdpSettings,
+    "recording": RecordingSettings,
+}
+"""What `type` of a `[[radio]]` table can be."""
+
+RadioSettings = SemtechUdpSettings | RecordingSettings
+
+DEFAULT_PATH = Path("/etc/lorabridge/lorabridge.toml")
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[gateway]`: who we are."""
+
+    id: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=128,
+            description="name of this gateway in topics and records",
+            examples=["roof-1"],
+        ),
+    ]
+
+
+class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[network]`: what is ours on the air."""
+
+    region: Annotated[
+        str | None, Meta(description=f"LoRaWAN region of this gateway: {', '.join(REGIONS)}", examples=["EU868"])
+    ] = None
+    net_ids: Annotated[
+        tuple[NetID, ...],
+        Meta(description="NetIDs of our network; an address of no device outside of them is `foreign`"),
+    ] = ()
+    dev_addr_ranges: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="address ranges of ours beside the NetIDs; with neither, the networks of the devices count",
+            examples=[["26011000/20"]],
+        ),
+    ] = ()
+    duplicate_window: Annotated[
+        Duration, Meta(description="how long a copy of a frame by another gateway counts as `duplicate`")
+    ] = Duration(1.5)
+
+    def __post_init__(self) -> None:
+        if self.region is not None and self.region not in REGIONS:
+            raise ValueError(f"region: there is no {self.region} ({did_you_mean(self.region, REGIONS)})")
+        if not 0 < self.duplicate_window <= 60:
+            raise ValueError("duplicate_window: more than 0 and at most 60 seconds")
+        for text in self.dev_addr_ranges:
+            parse_dev_addr_range(text)
+
+
+class ReportSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[report]`: what is told about ourselves, and how often."""
+
+    stats_interval: Annotated[Duration, Meta(description="time between two `gateway_stats` records")] = Duration(60)
+    security_interval: Annotated[
+        Duration, Meta(description="refusals of one kind are told at once, then summed up for this long")
+    ] = Duration(60)
+    status_socket: Annotated[
+        Path | None,
+        Meta(description="where `lorabridge status` asks the running bridge", examples=["/run/lorabridge/status.sock"]),
+    ] = Path("/run/lorabridge/status.sock")
+
+    def __post_init__(self) -> None:
+        if self.stats_interval < 1 or self.security_interval < 1:
+            raise ValueError("stats_interval and security_interval are at least one second")
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, rename={"radios": "radio"}):
+    """The whole file."""
+
+    gateway: GatewaySettings
+    devices: Annotated[Path, Meta(description="device file, or a directory of *.toml files")] = Path(
+        "/etc/lorabridge/devices.d"
+    )
+    network: NetworkSettings = NetworkSettings()
+    store: StoreSettings = StoreSettings()
+    aws_iot: AwsIotSettings
+    report: ReportSettings = ReportSettings()
+    log: LogSettings = LogSettings()
+    radios: tuple[RadioSettings, ...] = ()
+    """The `[[radio]]` tables, in their order."""
+
+
+def load(path: Path) -> tuple[Config, str]:
+    """The configuration in a file, and a fingerprint of its bytes (16 hex digits).
+
+    Raises ConfigError with everything that is wrong in it. Files that it names are not looked at: see `check`.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        hint = "give the path with --config; `lorabridge config example` prints one to start from"
+        raise ConfigError([Problem(where=str(path), what=error.strerror or str(error), hint=hint)]) from None
+    return parse(text, str(path)), hashlib.sha256(text).hexdigest()[:16]
+
+
+def parse(text: bytes, where: str) -> Config:
+    """The configuration in the bytes of a TOML file. Raises ConfigError, and nothing else."""
+    try:
+        table = tomllib.loads(text.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError([Problem(where=where, what=f"is no TOML: {error}")]) from None
+    problems: list[Problem] = []
+    radios = _read_radios(table.pop("radio", None), where, problems)
+    config = read_table(Config, table, where, problems)
+    if config is not None:
+        problems += aws_iot.check_form(config.aws_iot, config.gateway.id, f"{where}: aws_iot")
+    errors = [problem for problem in problems if not problem.warning]
+    if config is None or errors:
+        raise ConfigError(problems)
+    return msgspec.structs.replace(config, radios=radios)
+
+
+def _read_radios(tables: Any, where: str, problems: list[Problem]) -> tuple[RadioSettings, ...]:
+    """The `[[radio]]` tables by their `type`; at least one, each with a name of its own."""
+    if not isinstance(tables, list) or not tables:
+        hint = 'add a table [[radio]] with type = "semtech_udp"'
+        problems.append(Problem(where=f"{where}: radio", what="no radio source is configured", hint=hint))
+        return ()
+    found: list[RadioSettings] = []
+    for number, table in enumerate(tables, 1):
+        place = f"radio[{number}]"
+        kind = table.pop("type", None) if isinstance(table, dict) else None
+        settings_type = RADIO_TYPES.get(kind) if isinstance(kind, str) else None
+        if settings_type is None:
+            hint = did_you_mean(str(kind), RADIO_TYPES)
+            problems.append(Problem(where=f"{where}: {place}.type", what=f"unknown radio type {kind!r}", hint=hint))
+            continue
+        settings = read_table(settings_type, table, where, problems, place)
+        if settings is None:
+            continue
+        if any(settings.name == other.name for other in found):
+            hint = "give each [[radio]] a name of its own"
+            problems.append(Problem(where=f"{where}: {place}.name", what=f"{settings.name!r} is taken", hint=hint))
+        found.append(settings)
+    return tuple(found)
+
+
+def parse_dev_addr_range(text: str) -> tuple[int, int]:
+    """An address range such as `26011000/20` as (address, bits). Raises ValueError with a sentence."""
+    address, slash, bits = text.partition("/")
+    if not slash or not bits.isascii() or not bits.isdigit() or not 1 <= int(bits) <= 32:
+        raise ValueError(f"dev_addr_ranges: {text!r} is not of the form 26011000/20")
+    return int(DevAddr.parse(address)), int(bits)

@@ -1,0 +1,156 @@
+"""The configuration as text for people: the example file and the reference page, both out of the settings types."""
+
+from __future__ import annotations
+
+import enum
+import json
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+
+from lorabridge.daemon.config import RADIO_TYPES, Config
+from lorabridge.settings import ByteSize, Duration, bare_type, describe, examples
+
+_HEAD = """\
+# Configuration of lorabridge. What is commented out shows its default, or an example.
+# After a change: lorabridge check, then systemctl reload lorabridge (devices and log) or restart (the rest).
+"""
+_RADIOS_IN_EXAMPLE = ("semtech_udp",)
+
+
+def example() -> str:
+    """A complete configuration file: required keys with an example, the rest commented out with their defaults."""
+    parts = [_HEAD, *_table(Config, "")]
+    for name in _RADIOS_IN_EXAMPLE:
+        parts.append(f"\n[[radio]]\n{_comment(_about(RADIO_TYPES[name]))}type = {json.dumps(name)}\n")
+        parts += _table(RADIO_TYPES[name], "radio")
+    return "".join(parts)
+
+
+def reference() -> str:
+    """The page `docs/configuration.md`: every key, what it means, its default."""
+    lines = [
+        "# Configuration",
+        "",
+        "Generated from the settings types by `make docs`; `lorabridge config example` prints a file to start from.",
+        "Durations are written `500ms`, `30s`, `10min`, `2h`, `7d`; sizes `64KiB`, `256MiB`, `1GiB`.",
+    ]
+    lines += _reference(Config, "")
+    for name, settings in RADIO_TYPES.items():
+        lines += ["", f'## `[[radio]]` with `type = "{name}"`', "", _first_line(settings), "", *_rows(settings)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(settings: type[msgspec.Struct], path: str) -> Iterator[str]:
+    """The keys of one table, then its inner tables."""
+    inner: list[tuple[str, type[msgspec.Struct]]] = []
+    for field in msgspec.structs.fields(settings):
+        kind = bare_type(field.type)
+        if _is_struct(kind):
+            inner.append((f"{path}.{field.encode_name}" if path else field.encode_name, kind))
+        elif field.encode_name != "radio":
+            yield _key(field)
+    for name, kind in inner:
+        yield f"\n[{name}]\n{_comment(_about(kind))}"
+        yield from _table(kind, name)
+
+
+def _key(field: msgspec.structs.FieldInfo) -> str:
+    """One key with its description above it."""
+    said = describe(field.type)
+    comment = f"\n{_comment(said)}" if said else "\n"
+    shown = examples(field.type)
+    if field.required:
+        return f"{comment}{field.encode_name} = {_toml(shown[0] if shown else '')}\n"
+    value = field.default if not _empty(field.default) or not shown else shown[0]
+    return f"{comment}# {field.encode_name} = {_toml(value)}\n"
+
+
+def _comment(text: str) -> str:
+    """A sentence as comment lines."""
+    return "".join(f"# {line}\n" for line in textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False))
+
+
+def _about(kind: type[msgspec.Struct]) -> str:
+    """What a table is for, without its name."""
+    return _first_line(kind).partition(": ")[2]
+
+
+def _empty(value: object) -> bool:
+    return value is None or value in ((), "")
+
+
+def _reference(settings: type[msgspec.Struct], path: str) -> list[str]:
+    """A section for each table below `settings`."""
+    lines: list[str] = []
+    own = _rows(settings)
+    if own:
+        lines += ["", f"## `[{path}]`" if path else "## Top level", "", _first_line(settings), "", *own]
+    for field in msgspec.structs.fields(settings):
+        kind = bare_type(field.type)
+        if _is_struct(kind):
+            lines += _reference(kind, f"{path}.{field.encode_name}" if path else field.encode_name)
+    return lines
+
+
+def _rows(settings: type[msgspec.Struct]) -> list[str]:
+    """A table row for each key that is no table itself."""
+    rows = [
+        f"| `{field.encode_name}` | {_kind(field.type)} | {_default(field)} | {describe(field.type)} |"
+        for field in msgspec.structs.fields(settings)
+        if not _is_struct(bare_type(field.type)) and field.encode_name != "radio"
+    ]
+    return ["| key | type | default | meaning |", "|---|---|---|---|", *rows] if rows else []
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "required"
+    return "none" if _empty(field.default) else f"`{_toml(field.default)}`"
+
+
+_KINDS = {
+    bool: "true or false",
+    int: "integer",
+    float: "number",
+    str: "text",
+    Path: "path",
+    Duration: "duration",
+    ByteSize: "size",
+}
+
+
+def _kind(annotated: Any) -> str:
+    """A type in the reader's words."""
+    kind = bare_type(annotated)
+    if get_origin(kind) is Literal:
+        return " or ".join(f"`{json.dumps(choice)}`" for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        return f"list of {_kind(get_args(kind)[0])}"
+    return _KINDS.get(kind, kind.__name__ if isinstance(kind, type) else str(kind))
+
+
+def _toml(value: object) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, enum.Enum):
+        return _toml(value.value)
+    if isinstance(value, (Duration, ByteSize, Path)):
+        return json.dumps(str(value))
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    if type(value) in (int, float):
+        return repr(value)
+    return json.dumps("" if value is None else str(value), ensure_ascii=False)
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _first_line(kind: type[msgspec.Struct]) -> str:
+    return (kind.__doc__ or "").strip().splitlines()[0]

@@ -1,0 +1,178 @@
+"""The corridor of the house: heard, judged, committed, told. Nothing is told that is not committed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from lorabridge.daemon.backoff import Backoff
+from lorabridge.daemon.health import Check
+from lorabridge.daemon.log import Facts
+from lorabridge.daemon.radios import Heard
+from lorabridge.daemon.reporting import SecurityReporter
+from lorabridge.errors import TransientError
+from lorabridge.lorawan.air import GatewayStatus, Reception
+from lorabridge.lorawan.engine import Decision, Engine
+from lorabridge.lorawan.events import Event, GatewayStats, Record, SecurityEvent
+from lorabridge.lorawan.session import Session
+from lorabridge.lorawan.table import SessionTable
+from lorabridge.lorawan.types import EUI64
+from lorabridge.lorawan.verdict import Verdict
+from lorabridge.radio.base import SourceEnded
+from lorabridge.store.database import Store
+from lorabridge.store.values import Batch, SessionChange, StoredRecord
+
+_LOGGER = logging.getLogger(__name__)
+_FACTS = Facts(_LOGGER)
+_QUIET = frozenset({Verdict.ACCEPTED, Verdict.DUPLICATE, Verdict.FOREIGN, Verdict.RADIO_CRC})
+"""Verdicts of an ordinary day: told to whoever looks for a fault."""
+MAX_GATEWAYS = 256
+"""Gateways whose last status report is kept."""
+
+
+class Source(Protocol):
+    """Where frames come from: `Radios`."""
+
+    async def receive(self) -> list[Heard]:
+        """All that waits, oldest first."""
+
+
+class Pipeline:
+    """Receive, judge, commit, hand on."""
+
+    def __init__(  # noqa: PLR0913  # the corridor touches every room
+        self,
+        *,
+        source: Source,
+        engine: Engine,
+        table: SessionTable,
+        store: Store,
+        encode: Callable[[Event], Record],
+        hand_on: Callable[[Sequence[StoredRecord]], None],
+        reporter: SecurityReporter,
+        backoff: Backoff,
+        check: Check,
+        observer: Callable[[Decision], None] | None = None,
+    ) -> None:
+        self._source = source
+        self._engine = engine
+        self._table = table
+        self._store = store
+        self._encode = encode
+        self._hand_on = hand_on
+        self._reporter = reporter
+        self._backoff = backoff
+        self._check = check
+        self._observer = observer
+        self.verdicts: Counter[Verdict] = Counter()
+        self.gateways: dict[EUI64, GatewayStatus] = {}
+
+    async def run(self) -> None:
+        """Until the source has no more."""
+        with contextlib.suppress(SourceEnded):
+            while True:
+                heard = await self._source.receive()
+                with self._check.working():
+                    await self.process(heard)
+
+    async def process(self, heard: Sequence[Heard]) -> None:
+        """One batch all the way to the outbox: one transaction for its counters and its records."""
+        decisions = await self._judge_at_last([one for one in heard if isinstance(one, Reception)])
+        self._note_gateways(heard)
+        events = [event for decision in decisions for event in self._events(decision)]
+        await self.commit(decisions, events)
+        for decision in decisions:
+            self._tell(decision)
+
+    async def commit(self, decisions: Sequence[Decision], events: Sequence[Event]) -> None:
+        """Make the decisions true and put the events into the outbox; tries until the store can."""
+        sessions: dict[bytes, Session] = {
+            decision.session.session_id: decision.session for decision in decisions if decision.session is not None
+        }
+        batch = Batch(
+            changes=tuple(SessionChange(session, session.generation - 1) for session in sessions.values()),
+            records=tuple(self._encode(event) for event in events),
+            heard=tuple(decision.heard for decision in decisions if decision.heard is not None),
+        )
+        if not (batch.changes or batch.records or batch.heard):
+            return
+        stored = await self._commit_at_last(batch)
+        self._table.advance(sessions.values())
+        self._hand_on(stored)
+
+    async def _judge_at_last(self, receptions: Sequence[Reception]) -> list[Decision]:
+        """Judging is pure but for the history of frames, which may be unreadable for a while."""
+        while True:
+            try:
+                return self._engine.judge_all(receptions)
+            except TransientError as error:
+                await self._wait(error)
+
+    async def _commit_at_last(self, batch: Batch) -> list[StoredRecord]:
+        """Nothing that was judged is given up while the disk is full or busy: the radio has to wait."""
+        while True:
+            try:
+                stored = await self._store.commit(batch)
+            except TransientError as error:
+                await self._wait(error)
+            else:
+                self._backoff.reset()
+                return stored
+
+    async def _wait(self, error: TransientError) -> None:
+        _FACTS.error("the store cannot, trying again; frames wait in the radio's buffers", reason=str(error))
+        await asyncio.sleep(self._backoff.next())
+        self._check.progress()
+
+    def _events(self, decision: Decision) -> list[Event]:
+        """What of a decision leaves now."""
+        self._reporter.count(decision)
+        return [
+            event for event in decision.events if not isinstance(event, SecurityEvent) or self._reporter.admit(event)
+        ]
+
+    def _note_gateways(self, heard: Sequence[Heard]) -> None:
+        for one in heard:
+            if isinstance(one, GatewayStatus) and (
+                one.gateway_eui in self.gateways or len(self.gateways) < MAX_GATEWAYS
+            ):
+                self.gateways[one.gateway_eui] = one
+
+    def _tell(self, decision: Decision) -> None:
+        """Count the verdict and write the line of this frame."""
+        verdict = decision.verdict
+        self.verdicts[verdict] += 1
+        level = logging.DEBUG if verdict in _QUIET else logging.INFO
+        if _LOGGER.isEnabledFor(level):
+            _FACTS.log(level, "frame judged", **_facts(decision))
+        if self._observer is not None:
+            self._observer(decision)
+
+    def stats(self, at: int, interval_s: float, counters: dict[str, int]) -> GatewayStats:
+        """What was done since the process began, and the last word of each gateway."""
+        return GatewayStats(
+            at=at,
+            interval_s=interval_s,
+            verdicts=tuple(self.verdicts.items()),
+            counters=tuple(counters.items()),
+            gateways=tuple(self.gateways.values()),
+        )
+
+
+def _facts(decision: Decision) -> dict[str, object]:
+    """The fields of a frame's line; what is unknown is left out."""
+    fields: dict[str, object] = {
+        "frame": decision.frame_id,
+        "verdict": decision.verdict,
+        "reason": decision.reason,
+        "device": None if decision.device is None else decision.device.name,
+        "dev_addr": decision.dev_addr,
+        "fcnt": decision.fcnt32,
+        "gateway": decision.reception.gateway_eui,
+        "detail": decision.detail or None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,152 @@
+"""Every radio source at work: a task each, restarted with back-off when it fails, all heard through one inbox."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from lorabridge.daemon.backoff import Backoff
+from lorabridge.daemon.health import Health
+from lorabridge.daemon.log import Facts
+from lorabridge.errors import TransientError
+from lorabridge.lorawan.air import GatewayStatus, Reception
+from lorabridge.radio.base import RadioSource, SourceEnded
+
+Heard = Reception | GatewayStatus
+
+INBOX_BATCHES = 16
+"""Batches that wait for the pipeline; when it is full the sources hold back, and count what they drop."""
+STOP_LIMIT = 2.0
+"""Seconds a source may take to let go."""
+
+_FACTS = Facts(logging.getLogger(__name__))
+
+
+class Radios:
+    """The sources of one bridge."""
+
+    def __init__(self, sources: Sequence[RadioSource], health: Health, backoff: Mapping[str, Backoff]) -> None:
+        self._sources = sources
+        self._health = health
+        self._backoff = backoff
+        self._inbox: asyncio.Queue[list[Heard]] = asyncio.Queue(INBOX_BATCHES)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._totals: Counter[str] = Counter()
+        self._held_back: list[Heard] = []
+        """What a source had in its hands when it was stopped."""
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Totals of every source, by `source_counter`."""
+        own = {f"{source.name}_{name}": value for source in self._sources for name, value in source.counters.items()}
+        return {**own, **self._totals}
+
+    async def start(self) -> None:
+        """Open every source once, so that what only the operator can mend is told at once, then listen.
+
+        Raises ConfigError.
+        """
+        for source in self._sources:
+            failed = await self._open(source)
+            self._tasks.append(asyncio.create_task(self._listen(source, opened=not failed), name=source.name))
+
+    async def receive(self) -> list[Heard]:
+        """Wait until something was heard, then return all that waits. Raises SourceEnded when no source has more."""
+        heard = list(await self._next())
+        while not self._inbox.empty():
+            heard += self._inbox.get_nowait()
+        return heard
+
+    async def stop(self) -> None:
+        """Close every source. `receive` then gives what was heard before, for it was acknowledged on the air side."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for source in self._sources:
+            await self._close(source)
+            self._held_back += await _rest(source)
+
+    async def _next(self) -> list[Heard]:
+        """The next batch, or SourceEnded once all tasks are done and the inbox is empty."""
+        getter = asyncio.ensure_future(self._inbox.get())
+        try:
+            while not getter.done():
+                running = [task for task in self._tasks if not task.done()]
+                if not running and self._inbox.empty():
+                    return self._take_held_back()
+                if not running:
+                    break
+                await asyncio.wait([getter, *running], return_when=asyncio.FIRST_COMPLETED)
+            return await getter
+        finally:
+            if not getter.done():
+                getter.cancel()
+
+    def _take_held_back(self) -> list[Heard]:
+        """The last of all. Raises SourceEnded when that was taken too."""
+        heard, self._held_back = self._held_back, []
+        if not heard:
+            raise SourceEnded
+        return heard
+
+    async def _listen(self, source: RadioSource, *, opened: bool) -> None:
+        """One source for as long as it has something to say."""
+        check = self._health.add(f"radio {source.name}", limit=60.0)
+        try:
+            while True:
+                if opened or not await self._open(source):
+                    opened = False
+                    try:
+                        while True:
+                            heard = await source.receive()
+                            self._backoff[source.name].reset()
+                            with check.working():
+                                await self._put(heard)
+                    except TransientError as error:
+                        self._failed(source, error)
+                        await self._close(source)
+                await asyncio.sleep(self._backoff[source.name].next())
+        except SourceEnded:
+            _FACTS.info("radio source ended", source=source.name)
+        finally:
+            self._health.remove(f"radio {source.name}")
+
+    async def _put(self, heard: list[Heard]) -> None:
+        """Into the inbox, waiting for room; a stop in the meantime must not lose it."""
+        try:
+            await self._inbox.put(heard)
+        except asyncio.CancelledError:
+            self._held_back += heard
+            raise
+
+    async def _open(self, source: RadioSource) -> TransientError | None:
+        """Start a source; the reason when it fails for now."""
+        try:
+            await source.start()
+        except TransientError as error:
+            self._failed(source, error)
+            return error
+        _FACTS.info("radio source started", source=source.name)
+        return None
+
+    def _failed(self, source: RadioSource, error: TransientError) -> None:
+        self._totals[f"{source.name}_failures"] += 1
+        _FACTS.warning("radio source failed, it will be restarted", source=source.name, reason=str(error))
+
+    async def _close(self, source: RadioSource) -> None:
+        try:
+            await asyncio.wait_for(source.stop(), STOP_LIMIT)
+        except (TransientError, TimeoutError) as error:
+            _FACTS.warning("radio source did not stop cleanly", source=source.name, reason=repr(error))
+
+
+async def _rest(source: RadioSource) -> list[Heard]:
+    """What a stopped source still has."""
+    heard: list[Heard] = []
+    with contextlib.suppress(SourceEnded, TransientError):
+        while True:
+            heard += await source.receive()
+    return heard

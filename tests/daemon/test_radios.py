@@ -1,0 +1,137 @@
+"""Radio sources at work: restarted when they fail, and never at another's cost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lorabridge.daemon.backoff import Backoff
+from lorabridge.daemon.health import Health
+from lorabridge.daemon.radios import INBOX_BATCHES, Heard, Radios
+from lorabridge.errors import ConfigError, Problem, TransientError
+from lorabridge.lorawan.air import GatewayStatus, Transmission, TxResult
+from lorabridge.lorawan.types import EUI64
+from lorabridge.radio.base import SourceEnded
+
+
+class Scripted:
+    """A source that plays a list: a status report, an error to raise, or nothing more to come (waits)."""
+
+    def __init__(self, name: str, script: list[Any]) -> None:
+        self.name = name
+        self.script = script
+        self.counters = {"heard": 0}
+        self.starts = 0
+        self.running = False
+        self.buffered: list[Heard] = []
+
+    async def start(self) -> None:
+        self.starts += 1
+        if self.script and isinstance(self.script[0], (ConfigError, OSError)):
+            error = self.script.pop(0)
+            raise error if isinstance(error, ConfigError) else TransientError(str(error))
+        self.running = True
+
+    async def receive(self) -> list[Heard]:
+        if not self.running and self.buffered:
+            heard, self.buffered = self.buffered, []
+            return heard
+        if not self.running:
+            raise SourceEnded
+        if not self.script:
+            await asyncio.Event().wait()
+        step = self.script.pop(0)
+        if isinstance(step, Exception):
+            raise step
+        self.counters["heard"] += 1
+        return [step]
+
+    async def transmit(self, transmission: Transmission) -> TxResult:
+        raise NotImplementedError
+
+    async def stop(self) -> None:
+        self.running = False
+
+
+def _report(number: int) -> GatewayStatus:
+    return GatewayStatus(gateway_eui=EUI64(number), source="test", received_at=number)
+
+
+def _radios(*sources: Scripted) -> Radios:
+    backoff = {source.name: Backoff(0.0, 0.0, random.Random(1)) for source in sources}
+    return Radios(sources, Health(lambda: 0.0), backoff)
+
+
+async def _collect(radios: Radios, enough: Callable[[list[Heard]], bool]) -> list[Heard]:
+    heard: list[Heard] = []
+    while not enough(heard):
+        heard += await radios.receive()
+    return heard
+
+
+def test_a_source_that_fails_is_started_again_and_goes_on() -> None:
+    async def scenario() -> None:
+        source = Scripted("a", [_report(1), TransientError("port gone"), OSError("still gone"), _report(2)])
+        radios = _radios(source)
+        await radios.start()
+        heard = await _collect(radios, lambda heard: len(heard) == 2)
+        assert [one.received_at for one in heard] == [1, 2]
+        assert (source.starts, radios.counters["a_failures"]) == (3, 2)
+        await radios.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_source_that_fails_at_the_start_does_not_stop_the_others() -> None:
+    async def scenario() -> None:
+        radios = _radios(Scripted("bad", [OSError("no"), OSError("no")]), Scripted("good", [_report(7)]))
+        await radios.start()
+        assert await _collect(radios, bool) == [_report(7)]
+        await radios.stop()
+
+    asyncio.run(scenario())
+
+
+def test_what_only_the_operator_can_mend_is_told_at_the_start() -> None:
+    error = ConfigError([Problem(where="radio[1].port", what="taken")])
+    with pytest.raises(ConfigError, match="taken"):
+        asyncio.run(_radios(Scripted("a", [error])).start())
+
+
+def test_when_every_source_has_ended_the_pipeline_hears_of_it_after_the_last_frame() -> None:
+    async def scenario() -> None:
+        radios = _radios(Scripted("a", [_report(1), SourceEnded()]), Scripted("b", [_report(2), SourceEnded()]))
+        await radios.start()
+        heard = await _collect(radios, lambda heard: len(heard) == 2)
+        assert {one.received_at for one in heard} == {1, 2}
+        with pytest.raises(SourceEnded):
+            await radios.receive()
+        await radios.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_loses_nothing_that_was_heard() -> None:
+    async def scenario() -> None:
+        source = Scripted("a", [_report(number) for number in range(INBOX_BATCHES + 5)])
+        radios = _radios(source)
+        await radios.start()
+        for _ in range(3 * INBOX_BATCHES):
+            await asyncio.sleep(0)
+        assert source.counters["heard"] == INBOX_BATCHES + 1, "the inbox is full, and one batch waits for room"
+        source.buffered = [_report(99)]
+        await radios.stop()
+        heard = [*await radios.receive(), *await radios.receive()]
+        assert [one.received_at for one in heard] == [*range(INBOX_BATCHES + 1), 99]
+        with pytest.raises(SourceEnded):
+            await radios.receive()
+
+    asyncio.run(scenario())
+
+
+def test_counters_carry_the_name_of_their_source() -> None:
+    assert _radios(Scripted("a", []), Scripted("b", [])).counters == {"a_heard": 0, "b_heard": 0}
