@@ -47,6 +47,7 @@ RETRANSMISSION_WINDOW = 600 * _SECOND
 _TMST_MASK = 0xFFFF_FFFF
 _RECENT = struct.Struct("<I4sQ")
 """Counter, MIC, time of reception."""
+_LAST_TIME = (1 << 64) - 1
 
 
 class ResetTrack(msgspec.Struct, frozen=True, gc=False):
@@ -301,7 +302,7 @@ def _accept(
         last_gateway=reception.gateway_eui,
         last_tmst=reception.tmst,
         first_mics=first_mics,
-        recent=kept + _RECENT.pack(fcnt32, mic, max(reception.received_at, 0)),
+        recent=kept + _RECENT.pack(fcnt32, mic, min(max(reception.received_at, 0), _LAST_TIME)),
         resets=session.resets + restarted,
         fcnt_down=session.fcnt_down,
         a_fcnt_down=session.a_fcnt_down,

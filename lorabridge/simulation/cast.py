@@ -237,7 +237,7 @@ def _table(device: Device) -> str:
     ]
     lines = ["", "[[device]]", *(f'{key} = "{value}"' for key, value in rows if value is not None)]
     if device.channels_hz and device.mac_version.is_1_1:
-        lines.append(f"channels_hz = [{', '.join(map(str, device.channels_hz))}]")
+        lines.append(f"channels = [{', '.join(f'{hz / 1e6:g}' for hz in device.channels_hz)}]")
     tags = ", ".join(f'{key} = "{value}"' for key, value in device.tags)
     lines.append(f"tags = {{ {tags} }}")
     return "\n".join(lines) + "\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from lorabridge.lorawan.air import Reception
@@ -20,7 +21,7 @@ from lorabridge.lorawan.session import History
 from lorabridge.lorawan.table import SessionTable
 from lorabridge.lorawan.types import EUI64, FCnt32
 from lorabridge.lorawan.verdict import Verdict
-from lorabridge.radio.rxpk import decode_rxpk, parse_rxpk
+from lorabridge.radio.rxpk import Rxpk, parse_rxpk
 from lorabridge.simulation import load
 from lorabridge.simulation.air import Place
 from lorabridge.simulation.attackers import MALFORMED
@@ -59,7 +60,7 @@ def receptions(region: str) -> list[Reception]:
     """As the bridge reads them."""
     return [
         parse_rxpk(
-            decode_rxpk(json.dumps(line["rxpk"]).encode()),
+            msgspec.convert(line["rxpk"], Rxpk),
             gateway_eui=EUI64.parse(line["gateway_eui"]),
             source="recording",
             received_at=line["received_at"],
@@ -195,7 +196,9 @@ def test_every_frame_of_the_load_generator_is_accepted_once() -> None:
     raw = list(load.frames(7, 300, seed=3))
     assert raw == list(load.frames(7, 300, seed=3))
     waiting = [
-        parse_rxpk(decode_rxpk(rxpk), gateway_eui=EUI64(1), source="load", received_at=n * 10_000_000)
+        parse_rxpk(
+            msgspec.json.decode(rxpk, type=Rxpk), gateway_eui=EUI64(1), source="load", received_at=n * 10_000_000
+        )
         for n, rxpk in enumerate(raw)
     ]
     engine = Engine(SessionTable(load.devices(7), {}), Network(net_ids=(NET_ID,)))
