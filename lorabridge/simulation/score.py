@@ -55,10 +55,19 @@ class Score:
         elif expected is not None and device is not None and device != expected.device:
             self.wrong.append(f"{source}: {verdict} of {device}, expected of {expected.device}")
 
-    @property
     def is_perfect(self) -> bool:
-        """Every frame was judged, and as it deserved."""
-        return not self.wrong and self.judged == self.frames and (not self.wanted or self.wanted == self.got)
+        """Every frame was judged, and as it deserved; of recordings that do not say what they deserve, always."""
+        return not self.frames or (not self.wrong and self.judged == self.frames and self.wanted == self.got)
+
+    @property
+    def accepted(self) -> int:
+        """How many frames deserve to be forwarded."""
+        return self.wanted[Verdict.ACCEPTED]
+
+    @property
+    def progress(self) -> str:
+        """How far it is."""
+        return f"frames judged: {self.judged}" + (f" of {self.frames}" if self.frames else "")
 
     def table(self) -> str:
         """Verdicts with their expected and actual counts."""

@@ -1,0 +1,166 @@
+"""`lorabridge simulate`: recorded frames through the whole bridge into a stand-in for the endpoint."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lorabridge.daemon import log
+from lorabridge.daemon.bridge import Bridge
+from lorabridge.daemon.config import Config, GatewaySettings, NetworkSettings, RadioSettings, ReportSettings
+from lorabridge.daemon.service import load_checked
+from lorabridge.lorawan.engine import Decision
+from lorabridge.radio.recording import RecordingSettings
+from lorabridge.settings import Duration
+from lorabridge.simulation.cast import NET_ID
+from lorabridge.simulation.delivery import Delivery
+from lorabridge.simulation.pki import Pki, make_pki
+from lorabridge.simulation.scenario import DEVICE_FILE, RECORDINGS
+from lorabridge.simulation.score import Score, read_expected
+from lorabridge.simulation.standin import StandIn, StandInSettings, gateway_policy
+from lorabridge.store.database import Store, StoreSettings
+from lorabridge.upstream.aws_iot import AwsIotSettings
+
+GATEWAY = "simulated-gateway"
+ENDPOINT = "a1b2c3d4e5f6g7-ats.iot.eu-central-1.amazonaws.com"
+TIME_LIMIT = 600.0
+_REFRESH = 0.2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "recordings",
+        nargs="*",
+        type=Path,
+        metavar="RECORDING",
+        help="rxpk lines, a pcap of the UDP protocol or of LoRaTap (default: an hour of four regions, shipped)",
+    )
+    parser.add_argument("--devices", type=Path, help="device file or folder for your recordings")
+    parser.add_argument("--region", help="region of your recordings, for devices of 1.1 that name none")
+    parser.add_argument("--pace", default="300x", help='"recorded", "fast", or N times as fast: "10x" (default: 300x)')
+    parser.add_argument("--log", choices=["info", "warning", "error"], default="error", help="what to log beside")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Play, then print what became of it; exit status 0 when every frame got the verdict it deserved."""
+    logbook = log.set_up(log.LogSettings(level=args.log))
+    try:
+        with tempfile.TemporaryDirectory(prefix="lorabridge-simulation-") as folder:
+            return asyncio.run(_simulate(args, Path(folder)))
+    finally:
+        logbook.close()
+
+
+async def _simulate(args: argparse.Namespace, folder: Path) -> int:
+    """One simulation, all of it in `folder`."""
+    recordings: list[Path] = args.recordings or sorted(RECORDINGS.glob("*.jsonl"))
+    names = {_source_name(path, number): path for number, path in enumerate(recordings, 1)}
+    score = Score({name: [] if args.recordings else read_expected(path) for name, path in names.items()})
+    delivery = Delivery()
+    _say("making a throw-away certificate authority, and starting a stand-in for the endpoint")
+    pki = make_pki(folder / "pki", endpoint=ENDPOINT, gateway_id=GATEWAY)
+    policies = {pki.gateway.fingerprint: gateway_policy(GATEWAY)}
+    async with StandIn(StandInSettings(policies=policies), pki=pki, observer=delivery.note) as standin:
+        config = _config(args, folder, pki, standin.port, names)
+        _say(f"playing {len(names)} recording(s) at {args.pace} through the bridge, to {ENDPOINT} on 127.0.0.1")
+        await _play(config, score, delivery)
+    print(_report(score, delivery))
+    expected_uplinks = score.accepted if args.recordings == [] else None
+    return 0 if score.is_perfect() and delivery.is_complete(expected_uplinks) else 1
+
+
+async def _play(config: Config, score: Score, delivery: Delivery) -> None:
+    """Run the bridge until the recordings are over and everything is acknowledged."""
+    store = await Store.open(config.store)
+    try:
+        bridge = Bridge(config, "simulation", load_checked(config), store, observer=_observer(score))
+        stop = asyncio.Event()
+        limit = asyncio.get_running_loop().call_later(TIME_LIMIT, stop.set)
+        with _progress(score, delivery):
+            await bridge.run(stop)
+        limit.cancel()
+    finally:
+        await store.close()
+
+
+def _observer(score: Score) -> Callable[[Decision], None]:
+    def note(decision: Decision) -> None:
+        device = None if decision.device is None else decision.device.name
+        score.note(decision.reception.source, decision.verdict, decision.reason, device)
+
+    return note
+
+
+def _config(args: argparse.Namespace, folder: Path, pki: Pki, port: int, names: dict[str, Path]) -> Config:
+    """The configuration of the simulated gateway, as an operator's file would say it."""
+    devices = args.devices
+    if devices is None:
+        devices = folder / DEVICE_FILE
+        shutil.copyfile(RECORDINGS / DEVICE_FILE, devices)
+        devices.chmod(0o600)  # git and wheels do not keep modes, and the loader insists
+    radios: tuple[RadioSettings, ...] = tuple(
+        RecordingSettings(name=name, path=path, pace=args.pace) for name, path in names.items()
+    )
+    return Config(
+        gateway=GatewaySettings(id=GATEWAY),
+        devices=devices,
+        network=NetworkSettings(region=args.region, net_ids=() if args.recordings else (NET_ID,)),
+        store=StoreSettings(path=str(folder / "state" / "lorabridge.db")),
+        aws_iot=AwsIotSettings(
+            endpoint=ENDPOINT,
+            connect_address=f"127.0.0.1:{port}",
+            thing_name=GATEWAY,
+            ca_file=str(pki.ca_file),
+            certificate_file=str(pki.gateway.certificate),
+            private_key_file=str(pki.gateway.key),
+        ),
+        report=ReportSettings(stats_interval=Duration(5), security_interval=Duration(5), status_socket=None),
+        radios=radios,
+    )
+
+
+def _source_name(path: Path, number: int) -> str:
+    """A name for the source of a recording."""
+    plain = "".join(character if character.isascii() and character.isalnum() else "_" for character in path.stem)
+    return plain.lower()[:32] or f"recording_{number}"
+
+
+@contextmanager
+def _progress(score: Score, delivery: Delivery) -> Iterator[None]:
+    """A line that counts while frames are played, where somebody is watching."""
+    if not sys.stdout.isatty():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    timer = loop.call_soon(lambda: None)
+
+    def show() -> None:
+        nonlocal timer
+        print(f"\r  {score.progress}; delivered and acknowledged: {delivery.total}   ", end="", flush=True)
+        timer = loop.call_later(_REFRESH, show)
+
+    show()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        print(f"\r  {score.progress}; delivered and acknowledged: {delivery.total}   ")
+
+
+def _say(line: str) -> None:
+    print(f"simulate: {line}", flush=True)
+
+
+def _report(score: Score, delivery: Delivery) -> str:
+    """What became of it, for people."""
+    parts = ["", score.table(), "", delivery.table(), "", *delivery.samples()]
+    if score.wrong:
+        parts += ["", f"{len(score.wrong)} frame(s) got another verdict than they deserve:", *score.wrong[:20]]
+    return "\n".join(parts)
