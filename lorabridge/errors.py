@@ -1,6 +1,6 @@
 """Errors by whose turn it is: the operator's (`ConfigError`) or time's (`TransientError`).
 
-A peer's bad bytes are `lorawan.frame.MalformedFrame`; a refusal by policy is a verdict and no error.
+A peer's bad bytes are `lorawan.grammar.MalformedFrame`; a refusal by policy is a verdict and no error.
 Any other exception is our bug.
 """
 

@@ -13,7 +13,7 @@ import msgspec
 from lorabridge.lorawan.air import CrcStatus, LoraDataRate, Reception
 from lorabridge.lorawan.device import Device
 from lorabridge.lorawan.engine import Decision, Engine, Network
-from lorabridge.lorawan.frame import MalformedFrame
+from lorabridge.lorawan.grammar import MalformedFrame
 from lorabridge.lorawan.inspection import Known, KnownKeys, inspect
 from lorabridge.lorawan.question import BadQuestion, Fault, Question, read_bytes, read_object, read_question
 from lorabridge.lorawan.session import History

@@ -14,7 +14,8 @@ import msgspec
 from Crypto.Cipher import AES
 
 from lorabridge.lorawan.device import SessionKeys
-from lorabridge.lorawan.frame import MIC_SIZE, JoinAccept, JoinAcceptBody, parse_join_accept_body
+from lorabridge.lorawan.frame import JoinAccept, JoinAcceptBody, parse_join_accept_body
+from lorabridge.lorawan.grammar import MIC_SIZE
 from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, DevNonce, Direction, FCnt32, JoinNonce, NetID
 
 BLOCK = 16

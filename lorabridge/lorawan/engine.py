@@ -14,12 +14,12 @@ from collections.abc import Iterable
 
 import msgspec
 
-from lorabridge.lorawan import frame as grammar
 from lorabridge.lorawan.air import CrcStatus, Reception
 from lorabridge.lorawan.crypto import MicContext, PreparedKey, derive_js_int_key, join_mic, mic_equal
 from lorabridge.lorawan.device import Device
 from lorabridge.lorawan.events import DeviceRef, Event, SecurityEvent, Uplink, UplinkCopy
-from lorabridge.lorawan.frame import DataFrame, JoinRequest, MalformedFrame, RejoinRequest
+from lorabridge.lorawan.frame import DataFrame, JoinRequest, Proprietary, RejoinRequest, parse
+from lorabridge.lorawan.grammar import MIC_SIZE, MalformedFrame
 from lorabridge.lorawan.session import (
     MAX_COPIES,
     MAX_COUNTERS_TRIED,
@@ -108,7 +108,7 @@ class Engine:
         if reception.crc is not CrcStatus.OK:
             return Decision(reception=reception, verdict=Verdict.RADIO_CRC, detail=f"CRC {reception.crc.name.lower()}")
         try:
-            frame = grammar.parse(reception.phy_payload)
+            frame = parse(reception.phy_payload)
         except MalformedFrame as error:
             return Decision(reception=reception, verdict=Verdict.MALFORMED, reason=error.reason, detail=str(error))
         match frame:
@@ -116,7 +116,7 @@ class Engine:
                 return self._judge_data(frame, reception, batch)
             case JoinRequest() | RejoinRequest():
                 return self._judge_join(frame, reception)
-            case grammar.Proprietary():
+            case Proprietary():
                 return Decision(reception=reception, verdict=Verdict.PROPRIETARY)
             case _:
                 return Decision(reception=reception, verdict=Verdict.WRONG_DIRECTION, detail="a downlink on the air")
@@ -239,7 +239,7 @@ class Engine:
         """A join- or rejoin-request: is it signed by a device of ours."""
         device = self._table.device(frame.dev_eui)
         keys = () if device is None else _join_keys(device, frame)
-        message = reception.phy_payload[: -grammar.MIC_SIZE]
+        message = reception.phy_payload[:-MIC_SIZE]
         for key in keys:
             if device is not None and mic_equal(join_mic(PreparedKey(key), message), frame.mic):
                 return Decision(reception=reception, verdict=Verdict.JOIN_REQUEST, device=device.ref)

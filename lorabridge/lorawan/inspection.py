@@ -12,15 +12,8 @@ import msgspec
 
 from lorabridge.lorawan import crypto
 from lorabridge.lorawan.crypto import MicContext, PreparedKey, mic_equal
-from lorabridge.lorawan.frame import (
-    DataFrame,
-    JoinAccept,
-    JoinAcceptBody,
-    JoinRequest,
-    MType,
-    RejoinRequest,
-    parse,
-)
+from lorabridge.lorawan.frame import DataFrame, JoinAccept, JoinAcceptBody, JoinRequest, RejoinRequest, parse
+from lorabridge.lorawan.grammar import MType
 from lorabridge.lorawan.session import counter_candidates
 from lorabridge.lorawan.types import EUI64, AES128Key, Direction, FCnt32, MacVersion
 

@@ -18,7 +18,8 @@ import msgspec
 from lorabridge.lorawan.air import Reception
 from lorabridge.lorawan.crypto import MicContext, SessionCrypto, mic_equal
 from lorabridge.lorawan.device import CounterPolicy, Device
-from lorabridge.lorawan.frame import MIC_SIZE, DataFrame
+from lorabridge.lorawan.frame import DataFrame
+from lorabridge.lorawan.grammar import MIC_SIZE
 from lorabridge.lorawan.types import EUI64, FCNT32_MAX, DevAddr, Direction, FCnt16, FCnt32, MacVersion
 from lorabridge.lorawan.verdict import Verdict
 

@@ -9,7 +9,8 @@ import msgspec
 from lorabridge.lorawan.air import CrcStatus
 from lorabridge.lorawan.crypto import SessionCrypto
 from lorabridge.lorawan.device import Device
-from lorabridge.lorawan.frame import FOPTS_OFFSET, MIC_SIZE, PHY_PAYLOAD_MAX, DataFrame, MType, build
+from lorabridge.lorawan.frame import DataFrame, build
+from lorabridge.lorawan.grammar import FOPTS_OFFSET, MIC_SIZE, PHY_PAYLOAD_MAX, MType
 from lorabridge.lorawan.types import DevAddr, Direction, FCnt16, FCnt32
 from lorabridge.lorawan.verdict import Reason, Verdict
 from lorabridge.simulation.air import Emission, Place

@@ -8,7 +8,8 @@ from random import Random
 
 from lorabridge.lorawan.crypto import MicContext, PreparedKey, SessionCrypto, join_mic
 from lorabridge.lorawan.device import Device
-from lorabridge.lorawan.frame import MIC_SIZE, DataFrame, JoinRequest, MType, build
+from lorabridge.lorawan.frame import DataFrame, JoinRequest, build
+from lorabridge.lorawan.grammar import MIC_SIZE, MType
 from lorabridge.lorawan.types import EUI64, FCNT32_MAX, DevAddr, DevNonce, Direction, FCnt16, FCnt32, MacVersion
 from lorabridge.simulation.air import Emission, Place
 from lorabridge.simulation.plans import Plan, UplinkChannel

@@ -9,7 +9,7 @@ import msgspec
 
 from lorabridge.lorawan.air import CrcStatus
 from lorabridge.lorawan.device import Activation, Device
-from lorabridge.lorawan.frame import MType
+from lorabridge.lorawan.grammar import MType
 from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, MacVersion
 from lorabridge.lorawan.verdict import Verdict
 from lorabridge.simulation.air import Place

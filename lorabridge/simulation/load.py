@@ -8,7 +8,7 @@ from random import Random
 
 from lorabridge.lorawan.crypto import SessionCrypto
 from lorabridge.lorawan.device import Activation, Device
-from lorabridge.lorawan.frame import MType
+from lorabridge.lorawan.grammar import MType
 from lorabridge.lorawan.types import EUI64, DevAddr, Direction, FCnt32, MacVersion
 from lorabridge.simulation.cast import NET_ID, derived_session_keys
 from lorabridge.simulation.plans import PLANS

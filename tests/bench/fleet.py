@@ -17,7 +17,8 @@ from lorabridge.lorawan.air import Antenna, CrcStatus, LoraDataRate, Reception
 from lorabridge.lorawan.crypto import PreparedKey, crypt_frm_payload, data_mic
 from lorabridge.lorawan.device import Activation, Device, SessionKeys
 from lorabridge.lorawan.engine import Engine, Network
-from lorabridge.lorawan.frame import DataFrame, MType, build
+from lorabridge.lorawan.frame import DataFrame, build
+from lorabridge.lorawan.grammar import MType
 from lorabridge.lorawan.session import Session
 from lorabridge.lorawan.table import SessionTable
 from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, Direction, FCnt16, FCnt32, MacVersion, NetID

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from lorabridge.lorawan.air import FskDataRate, LoraDataRate
 from lorabridge.lorawan.device import Activation, CounterPolicy
 from lorabridge.lorawan.engine import Network
-from lorabridge.lorawan.frame import Frame, MalformedFrame, build, parse
+from lorabridge.lorawan.frame import Frame, build, parse
+from lorabridge.lorawan.grammar import MalformedFrame
 from lorabridge.lorawan.types import EUI64, AES128Key, Direction, NetID
 from lorabridge.lorawan.verdict import Reason, Verdict
 from tests.lorawan.builders import DEV_ADDR, Bridge, device, device_1_1, heard, uplink

@@ -8,7 +8,8 @@ from lorabridge.lorawan.air import CrcStatus, DataRate, LoraDataRate, Reception
 from lorabridge.lorawan.crypto import MicContext, SessionCrypto
 from lorabridge.lorawan.device import Activation, Device, SessionKeys
 from lorabridge.lorawan.engine import Decision, Engine, Network
-from lorabridge.lorawan.frame import DataFrame, MType, build
+from lorabridge.lorawan.frame import DataFrame, build
+from lorabridge.lorawan.grammar import MType
 from lorabridge.lorawan.session import History, Session
 from lorabridge.lorawan.table import SessionTable
 from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, Direction, FCnt16, FCnt32, MacVersion

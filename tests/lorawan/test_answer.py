@@ -14,7 +14,8 @@ from lorabridge.lorawan.air import FskDataRate, LoraDataRate
 from lorabridge.lorawan.answer import Judge, answer_line, answer_text
 from lorabridge.lorawan.crypto import MicContext, PreparedKey, SessionCrypto
 from lorabridge.lorawan.device import Activation, CounterPolicy, Device
-from lorabridge.lorawan.frame import DataFrame, MType, build
+from lorabridge.lorawan.frame import DataFrame, build
+from lorabridge.lorawan.grammar import MType
 from lorabridge.lorawan.question import BadQuestion, Fault, read_bytes, read_object, read_question
 from lorabridge.lorawan.types import EUI64, DevAddr, Direction, FCnt16, FCnt32
 from tests.lorawan.builders import APP_S_KEY, KEYS_1_0, KEYS_1_1, NWK_S_KEY, START, device, device_1_1, key, uplink

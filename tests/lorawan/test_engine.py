@@ -16,7 +16,7 @@ from lorabridge.lorawan.crypto import MicContext, PreparedKey, SessionCrypto, de
 from lorabridge.lorawan.device import Activation, CounterPolicy, Device, SessionKeys
 from lorabridge.lorawan.engine import MAX_MIC_ATTEMPTS, MAX_SESSIONS_PER_DEV_ADDR, Decision, Network
 from lorabridge.lorawan.events import SecurityEvent, Uplink, UplinkCopy
-from lorabridge.lorawan.frame import MType
+from lorabridge.lorawan.grammar import MType
 from lorabridge.lorawan.session import MAX_COPIES, MAX_FCNT_GAP, MAX_RETRANSMISSIONS
 from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, FCnt32, MacVersion, NetID
 from lorabridge.lorawan.verdict import Reason, Verdict

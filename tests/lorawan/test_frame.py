@@ -9,13 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lorabridge.lorawan import frame as grammar
 from lorabridge.lorawan.frame import (
     DataFrame,
+    Frame,
     JoinAccept,
     JoinRequest,
-    MalformedFrame,
-    MType,
     Proprietary,
     RejoinRequest,
     build,
@@ -23,6 +21,7 @@ from lorabridge.lorawan.frame import (
     parse,
     parse_join_accept_body,
 )
+from lorabridge.lorawan.grammar import GRAMMAR, MalformedFrame, MType
 from lorabridge.lorawan.types import EUI64, DevAddr, DevNonce, Direction, FCnt16, NetID
 from lorabridge.lorawan.verdict import Reason
 from tests.vector_files import vector_id, vectors
@@ -90,7 +89,7 @@ def likely_bytes(draw: st.DrawFn) -> bytes:
     return bytes([mhdr]) + body
 
 
-def parsed_or_refused(phy_payload: bytes) -> grammar.Frame | MalformedFrame:
+def parsed_or_refused(phy_payload: bytes) -> Frame | MalformedFrame:
     try:
         return parse(phy_payload)
     except MalformedFrame as error:
@@ -98,7 +97,7 @@ def parsed_or_refused(phy_payload: bytes) -> grammar.Frame | MalformedFrame:
 
 
 @given(frames)
-def test_what_is_built_parses_to_the_same_frame(frame: grammar.Frame) -> None:
+def test_what_is_built_parses_to_the_same_frame(frame: Frame) -> None:
     assert parse(build(frame)) == frame
 
 
@@ -128,7 +127,7 @@ def test_what_is_known_of_a_frame_can_only_refuse_it(
         assert narrowed == parse(phy_payload)
 
 
-COMPILED = {name: declared.compile() for name, declared in grammar.GRAMMAR.items()}
+COMPILED = {name: declared.compile() for name, declared in GRAMMAR.items()}
 FIXED_SIZE = {
     "join-request": 23,
     "join-accept": 17,
@@ -144,10 +143,10 @@ def values(parsed: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parsed.items() if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("name", grammar.GRAMMAR)
+@pytest.mark.parametrize("name", GRAMMAR)
 @given(data=st.data())
 def test_the_compiled_grammar_reads_what_the_declaration_says(name: str, data: st.DataObject) -> None:
-    declared, compiled = grammar.GRAMMAR[name], COMPILED[name]
+    declared, compiled = GRAMMAR[name], COMPILED[name]
     if name in FIXED_SIZE:
         message = data.draw(st.binary(min_size=FIXED_SIZE[name], max_size=FIXED_SIZE[name]))
     else:
@@ -325,6 +324,6 @@ def test_no_illegal_frame_can_be_made(fields: dict[str, Any], reason: Reason) ->
         msgspec.structs.replace(made(), frm_payload=b"lost"),
     ],
 )
-def test_no_frame_is_built_that_would_not_parse_to_itself(frame: grammar.Frame) -> None:
+def test_no_frame_is_built_that_would_not_parse_to_itself(frame: Frame) -> None:
     with pytest.raises(MalformedFrame):
         build(frame)

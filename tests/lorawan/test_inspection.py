@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from lorabridge.lorawan import crypto
 from lorabridge.lorawan.crypto import MicContext, PreparedKey, SessionCrypto
-from lorabridge.lorawan.frame import DataFrame, MalformedFrame, MType, build
+from lorabridge.lorawan.frame import DataFrame, build
+from lorabridge.lorawan.grammar import MalformedFrame, MType
 from lorabridge.lorawan.inspection import Known, KnownKeys, inspect
 from lorabridge.lorawan.types import EUI64, AES128Key, Direction, FCnt16, FCnt32, MacVersion
 from tests.lorawan.builders import DEV_ADDR, KEYS_1_0, KEYS_1_1, device, device_1_1, key, uplink
