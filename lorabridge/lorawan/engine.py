@@ -10,6 +10,7 @@ half of whose MIC was already valid, one for every channel it could have used.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable
 
 import msgspec
@@ -41,6 +42,7 @@ from lorabridge.lorawan.verdict import Reason, Verdict
 MAX_SESSIONS_PER_DEV_ADDR = 16
 MAX_MIC_ATTEMPTS = MAX_SESSIONS_PER_DEV_ADDR * MAX_COUNTERS_TRIED
 
+_CRC_OK, _UP = CrcStatus.OK, Direction.UP
 _COPIES = frozenset({Verdict.DUPLICATE, Verdict.RETRANSMISSION})
 _PROVEN_REFUSALS = frozenset({Verdict.REPLAY, Verdict.COUNTER_RESET, Verdict.COUNTER_GAP})
 
@@ -105,14 +107,14 @@ class Engine:
 
     def judge(self, reception: Reception, batch: _Batch) -> Decision:
         """The decision for one reception."""
-        if reception.crc is not CrcStatus.OK:
+        if reception.crc is not _CRC_OK:
             return Decision(reception=reception, verdict=Verdict.RADIO_CRC, detail=f"CRC {reception.crc.name.lower()}")
         try:
             frame = parse(reception.phy_payload)
         except MalformedFrame as error:
             return Decision(reception=reception, verdict=Verdict.MALFORMED, reason=error.reason, detail=str(error))
         match frame:
-            case DataFrame() if frame.direction is Direction.UP:
+            case DataFrame() if frame.direction is _UP:
                 return self._judge_data(frame, reception, batch)
             case JoinRequest() | RejoinRequest():
                 return self._judge_join(frame, reception)
@@ -222,10 +224,10 @@ class Engine:
             dev_addr=entry.dev_addr,
             mac_version=entry.device.mac_version,
             confirmed=frame.confirmed,
-            adr=bool(f_ctrl & 0x80),
-            adr_ack_req=bool(f_ctrl & 0x40),
-            ack=bool(f_ctrl & 0x20),
-            class_b=bool(f_ctrl & 0x10),
+            adr=f_ctrl & 0x80 != 0,
+            adr_ack_req=f_ctrl & 0x40 != 0,
+            ack=f_ctrl & 0x20 != 0,
+            class_b=f_ctrl & 0x10 != 0,
             fcnt32=fresh.verified.fcnt32,
             f_port=frame.f_port,
             f_opts=f_opts,
@@ -276,11 +278,14 @@ class _Batch(History):
         return (session_id, fcnt32, mic) in self._heard or self._history.heard(session_id, fcnt32, mic)
 
 
+_COUNTER_AND_COUNT = struct.Struct("<II")
+
+
 def uplink_id(entry: Entry, verified: VerifiedFrame, resets: int) -> str:
     """The same for the same frame, whoever delivers it: 32 hex digits."""
-    fcnt_and_count = verified.fcnt32.to_bytes(4, "little") + resets.to_bytes(4, "little")
     content = content_mic(verified.frame.mic, entry.device)
-    return hashlib.blake2s(entry.session_id + fcnt_and_count + content, digest_size=16).hexdigest()
+    named = entry.session_id + _COUNTER_AND_COUNT.pack(verified.fcnt32, resets) + content
+    return hashlib.blake2s(named, digest_size=16).hexdigest()
 
 
 def _join_keys(device: Device, frame: JoinRequest | RejoinRequest) -> tuple[AES128Key, ...]:

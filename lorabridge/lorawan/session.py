@@ -48,6 +48,10 @@ RETRANSMISSION_WINDOW = 600 * _SECOND
 _TMST_MASK = 0xFFFF_FFFF
 _RECENT = struct.Struct("<I4sQ")
 """Counter, MIC, time of reception."""
+_RECENT_KEPT = _RECENT.size * (RECENT_FRAMES - 1)
+
+# Named here once: in Python 3.11, to look a member up in its class takes longer than to call a function.
+_UP, _ACCEPTED, _CONFIRM = Direction.UP, Verdict.ACCEPTED, CounterPolicy.CONFIRM
 _LAST_TIME = (1 << 64) - 1
 
 
@@ -162,7 +166,7 @@ def verify(
     after the other half of the MIC was valid.
     """
     if contexts is None:
-        expected = crypto.mic_1_0(frame.message, Direction.UP, frame.dev_addr, fcnt32)
+        expected = crypto.mic_1_0(frame.message, _UP, frame.dev_addr, fcnt32)
         return VerifiedFrame(frame, fcnt32) if mic_equal(expected, frame.mic) else None
     if not mic_equal(crypto.mic_up_1_1_f(frame.message, frame.dev_addr, fcnt32), frame.mic[2:]):
         return None
@@ -203,8 +207,8 @@ def decrypt(fresh: FreshFrame, device: Device, crypto: SessionCrypto) -> tuple[b
     frame, fcnt32 = fresh.verified.frame, fresh.verified.fcnt32
     f_opts = frame.f_opts
     if f_opts and device.mac_version.is_1_1:
-        f_opts = crypto.f_opts_1_1(f_opts, Direction.UP, frame.dev_addr, fcnt32, a_fcnt_down=False)
-    payload = crypto.frm_payload(frame.frm_payload, frame.f_port, Direction.UP, frame.dev_addr, fcnt32)
+        f_opts = crypto.f_opts_1_1(f_opts, _UP, frame.dev_addr, fcnt32, a_fcnt_down=False)
+    payload = crypto.frm_payload(frame.frm_payload, frame.f_port, _UP, frame.dev_addr, fcnt32)
     if payload is None:
         return frame.frm_payload, f_opts, frame.f_port is not None
     return payload, f_opts, False
@@ -294,7 +298,7 @@ def _accept(
     first_mics = b"" if restarted else session.first_mics
     if fcnt32 < LOW_COUNTERS:
         first_mics = first_mics.ljust(fcnt32 * MIC_SIZE, b"\0") + mic
-    kept = b"" if restarted else session.recent[-_RECENT.size * (RECENT_FRAMES - 1) :]
+    kept = b"" if restarted else session.recent[-_RECENT_KEPT:]
     moved = Session(
         session_id=session.session_id,
         dev_eui=session.dev_eui,
@@ -310,12 +314,12 @@ def _accept(
         conf_fcnt_down=session.conf_fcnt_down,
     )
     return CounterJudgement(
-        Verdict.ACCEPTED,
+        _ACCEPTED,
         moved,
         FreshFrame(verified),
         f"the counter restarted at {fcnt32} after {session.fcnt_up}" if restarted else "",
         counter_reset=restarted,
-        remember=device.counter_policy is CounterPolicy.CONFIRM,
+        remember=device.counter_policy is _CONFIRM,
     )
 
 

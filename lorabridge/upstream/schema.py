@@ -211,13 +211,14 @@ RECORDS: dict[EventKind, type[_Message]] = {
     EventKind.STATUS: StatusRecord,
 }
 _ENCODER = msgspec.json.Encoder()
+_UPLINK = EventKind.UPLINK
 
 
 def encode(event: Event, gateway_id: str) -> Record:
     """The record for `event`: kind, device (None where there is none) and UTF-8 JSON. Raises for no event."""
     match event:
         case Uplink():
-            return Record(EventKind.UPLINK, event.device.dev_eui, _ENCODER.encode(_uplink(event, gateway_id)))
+            return Record(_UPLINK, event.device.dev_eui, _ENCODER.encode(_uplink(event, gateway_id)))
         case UplinkCopy():
             return _identified(EventKind.UPLINK_COPY, event.device.dev_eui, _uplink_copy(event, gateway_id))
         case SecurityEvent():
@@ -368,7 +369,8 @@ def _utc(ns: int) -> datetime:
     """UTC of nanoseconds since the epoch, cut to microseconds and held inside the years that RFC 3339 can write."""
     if not 0 <= ns <= _LAST_NS:
         ns = min(max(ns, 0), _LAST_NS)
-    return _EPOCH + timedelta(0, ns // 1_000_000_000, ns % 1_000_000_000 // 1000)
+    seconds, rest = divmod(ns, 1_000_000_000)
+    return _EPOCH + timedelta(0, seconds, rest // 1000)
 
 
 def _text(text: str) -> str:
