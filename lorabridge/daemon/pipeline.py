@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from lorabridge.daemon.backoff import Backoff
@@ -17,7 +17,7 @@ from lorabridge.daemon.reporting import SecurityReporter
 from lorabridge.errors import TransientError
 from lorabridge.lorawan.air import GatewayStatus, Reception
 from lorabridge.lorawan.engine import Decision, Engine
-from lorabridge.lorawan.events import Event, GatewayStats, Record, SecurityEvent
+from lorabridge.lorawan.events import Event, GatewayStats, Record, SecurityEvent, Uplink
 from lorabridge.lorawan.session import Session
 from lorabridge.lorawan.table import SessionTable
 from lorabridge.lorawan.types import EUI64
@@ -84,12 +84,16 @@ class Pipeline:
         decisions = await self._judge_at_last([one for one in heard if isinstance(one, Reception)])
         self._note_gateways(heard)
         events = [event for decision in decisions for event in self._events(decision)]
-        await self.commit(decisions, events)
+        stored = await self.commit(decisions, events)
+        rows = {id(event): record.id for event, record in zip(events, stored, strict=False)}
         for decision in decisions:
-            self._tell(decision)
+            self._tell(decision, rows if len(stored) == len(events) else {})
 
-    async def commit(self, decisions: Sequence[Decision], events: Sequence[Event]) -> None:
-        """Make the decisions true and put the events into the outbox; tries until the store can."""
+    async def commit(self, decisions: Sequence[Decision], events: Sequence[Event]) -> list[StoredRecord]:
+        """Make the decisions true and put the events into the outbox; tries until the store can.
+
+        Returns the records, in the order of the events; a full outbox may have dropped some at once.
+        """
         sessions: dict[bytes, Session] = {
             decision.session.session_id: decision.session for decision in decisions if decision.session is not None
         }
@@ -99,10 +103,11 @@ class Pipeline:
             heard=tuple(decision.heard for decision in decisions if decision.heard is not None),
         )
         if not (batch.changes or batch.records or batch.heard):
-            return
+            return []
         stored = await self._commit_at_last(batch)
         self._table.advance(sessions.values())
         self._hand_on(stored)
+        return stored
 
     async def _judge_at_last(self, receptions: Sequence[Reception]) -> list[Decision]:
         """Judging is pure but for the history of frames, which may be unreadable for a while."""
@@ -142,13 +147,13 @@ class Pipeline:
             ):
                 self.gateways[one.gateway_eui] = one
 
-    def _tell(self, decision: Decision) -> None:
-        """Count the verdict and write the line of this frame."""
+    def _tell(self, decision: Decision, rows: Mapping[int, int]) -> None:
+        """Count the verdict and write the line of this frame; `rows` names the outbox records of its events."""
         verdict = decision.verdict
         self.verdicts[verdict] += 1
         level = logging.DEBUG if verdict in _QUIET else logging.INFO
         if _LOGGER.isEnabledFor(level):
-            _FACTS.log(level, "frame judged", **_facts(decision))
+            _FACTS.log(level, "frame judged", **_facts(decision, rows))
         if self._observer is not None:
             self._observer(decision)
 
@@ -163,8 +168,12 @@ class Pipeline:
         )
 
 
-def _facts(decision: Decision) -> dict[str, object]:
-    """The fields of a frame's line; what is unknown is left out."""
+def _facts(decision: Decision, rows: Mapping[int, int]) -> dict[str, object]:
+    """The fields of a frame's line; what is unknown is left out.
+
+    `uplink` is the `id` that the cloud sees, `record` what the lines of the drain call it.
+    """
+    uplinks = [event.id for event in decision.events if isinstance(event, Uplink)]
     fields: dict[str, object] = {
         "frame": decision.frame_id,
         "verdict": decision.verdict,
@@ -174,5 +183,7 @@ def _facts(decision: Decision) -> dict[str, object]:
         "fcnt": decision.fcnt32,
         "gateway": decision.reception.gateway_eui,
         "detail": decision.detail or None,
+        "uplink": uplinks[0] if uplinks else None,
+        "record": [rows[id(event)] for event in decision.events if id(event) in rows] or None,
     }
     return {name: value for name, value in fields.items() if value is not None}

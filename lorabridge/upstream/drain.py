@@ -14,6 +14,7 @@ if that connection breaks as well, it was not that record's fault: it goes back 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
@@ -23,6 +24,8 @@ from lorabridge.lorawan.events import EventKind
 from lorabridge.lorawan.types import EUI64
 from lorabridge.upstream.aws_iot import MAX_PAYLOAD, Listener
 from lorabridge.upstream.topics import Topics
+
+_LOGGER = logging.getLogger(__name__)
 
 MAX_QUEUED = 2000
 """Records held in memory, beyond those in flight."""
@@ -180,6 +183,8 @@ class Drain:
                 self._convict(record, f"{len(record.payload)} bytes: AWS IoT takes {MAX_PAYLOAD}")
                 continue
             self._in_flight[record.id] = record
+            if _LOGGER.isEnabledFor(logging.DEBUG):
+                _LOGGER.debug("record published", extra={"record": record.id, "kind": record.kind.value})
             link.publish(self._topics.topic(record.kind, record.dev_eui), record.payload, record.id)
         link.flush()
         if self._is_behind and len(queue) <= MAX_QUEUED - PAGE:
@@ -195,6 +200,8 @@ class Drain:
         """PUBACK: the record is done, and a record held back on suspicion is proved guilty."""
         del self._in_flight[key]
         self._done.append(key)
+        if _LOGGER.isEnabledFor(logging.DEBUG):
+            _LOGGER.debug("record acknowledged", extra={"record": key})
         if self._held is not None:
             topic = self._topics.topic(self._held.kind, self._held.dev_eui)
             self._convict(self._held, f"the link broke {self._drops} times over it on {topic}; others get through")

@@ -94,7 +94,12 @@ class LinkFault(enum.Enum):
     CLIENT_CERTIFICATE_REFUSED = (
         "client_certificate_refused",
         "The endpoint does not accept our certificate.",
-        "Is it registered, ACTIVE, not revoked and not expired, and in this account and region?",
+        "Is it registered, ACTIVE, not revoked, and in this account and region?",
+    )
+    CLIENT_CERTIFICATE_EXPIRED = (
+        "client_certificate_expired",
+        "The endpoint refuses our certificate because its time is over.",
+        "Make a new certificate for this thing and replace the files; they are read anew at the next try.",
     )
     SERVER_UNKNOWN_CA = (
         "server_unknown_ca",
@@ -204,7 +209,7 @@ _BY_VERIFY_CODE = {  # X509_V_ERR_… of OpenSSL's x509_vfy.h
 _BY_TLS_REASON = {  # the names OpenSSL gives to alerts of the peer and to its own refusals
     "BAD_CERTIFICATE": LinkFault.CLIENT_CERTIFICATE_REFUSED,
     "CERTIFICATE_REVOKED": LinkFault.CLIENT_CERTIFICATE_REFUSED,
-    "CERTIFICATE_EXPIRED": LinkFault.CLIENT_CERTIFICATE_REFUSED,
+    "CERTIFICATE_EXPIRED": LinkFault.CLIENT_CERTIFICATE_EXPIRED,
     "CERTIFICATE_UNKNOWN": LinkFault.CLIENT_CERTIFICATE_REFUSED,
     "CERTIFICATE_REQUIRED": LinkFault.CLIENT_CERTIFICATE_REFUSED,
     "UNSUPPORTED_CERTIFICATE": LinkFault.CLIENT_CERTIFICATE_REFUSED,

@@ -17,7 +17,7 @@ from lorabridge.upstream import faults, tls
 from lorabridge.upstream.faults import LinkFault, LinkState, fault_of_error
 from tests.mosquitto import free_port
 from tests.pki import DAY, Authority
-from tests.upstream.harness import ENDPOINT, Upstream, link_settings, running
+from tests.upstream.harness import ENDPOINT, GATEWAY, Upstream, link_settings, running
 from tests.upstream.scripted_endpoint import ScriptedEndpoint, handshaking, server_context, serving
 
 
@@ -118,6 +118,13 @@ def test_the_same_endpoint_is_accepted_when_nothing_is_wrong_with_it(authority: 
             assert upstream.link.report.fault is None
 
     asyncio.run(succeed())
+
+
+def test_our_own_certificate_that_has_expired_is_told_apart_from_one_that_is_unknown(authority: Authority) -> None:
+    old = authority.client(GATEWAY, "expired-client", (-30 * DAY, -DAY))
+    files = {"certificate_file": str(old.certificate), "private_key_file": str(old.key)}
+    with handshaking(server_context(authority, authority.server(ENDPOINT))) as port:
+        asyncio.run(_fail(link_settings(authority, port, **files), LinkFault.CLIENT_CERTIFICATE_EXPIRED))
 
 
 def test_at_tls_1_3_a_certificate_is_refused_after_our_connect_and_the_alert_may_be_lost(
