@@ -148,7 +148,7 @@ def check(phy: bytes, direction: Direction | None, rejoin_exists: bool) -> int:
     m_type = mhdr >> 5
     if mhdr & 0x03 != LORAWAN_R1:
         raise MalformedFrame(Reason.BAD_MAJOR, f"Major is {mhdr & 0x03}, LoRaWAN R1 is {LORAWAN_R1}")
-    if m_type == MType.REJOIN_REQUEST and not rejoin_exists:
+    if not rejoin_exists and m_type == MType.REJOIN_REQUEST:
         raise MalformedFrame(Reason.RFU_MTYPE, "MType 110 is reserved in LoRaWAN 1.0")
     if direction is not None and _DIRECTION[MType(m_type)] not in (direction, None):
         raise MalformedFrame(
