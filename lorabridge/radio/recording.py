@@ -41,9 +41,9 @@ _PACE: Final = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)x", re.ASCII)
 class RecordingSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A `[[radio]]` of type `recording`: frames out of a file."""
 
-    name: Annotated[str, Meta(min_length=1, max_length=64, description="name of this source in logs and records")] = (
-        "recording"
-    )
+    name: Annotated[
+        str, Meta(pattern="^[a-z0-9_]{1,32}$", description="name of this source in logs, counters and records")
+    ] = "recording"
     path: Annotated[Path, Meta(description="the recording", examples=["/var/lib/lorabridge/roof.jsonl"])]
     format: Annotated[
         Literal["auto", "rxpk", "pcap", "loratap"],
