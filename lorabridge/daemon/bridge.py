@@ -119,15 +119,17 @@ class Bridge:
         _FACTS.info("bridge stopping")
         await self._radios.stop()
         try:
-            await asyncio.wait_for(pipeline, JUDGE_LIMIT)
-            await asyncio.wait_for(self._pipeline.commit([], self._sums(final=True)), JUDGE_LIMIT)
+            async with asyncio.timeout(JUDGE_LIMIT):
+                await pipeline
+                await self._pipeline.commit([], self._sums(final=True))
         except TimeoutError:
             _FACTS.error("frames were heard that could not be committed before the stop")
-        await self._link.stop(LINK_LIMIT)
-        for task in supporting:
-            task.cancel()
-        await asyncio.gather(*supporting, return_exceptions=True)
-        _FACTS.info("bridge stopped", unsent=self._store.counters["outbox_records"])
+        finally:  # whatever ended the pipeline, what is committed gets its chance to leave
+            await self._link.stop(LINK_LIMIT)
+            for task in supporting:
+                task.cancel()
+            await asyncio.gather(*supporting, return_exceptions=True)
+            _FACTS.info("bridge stopped", unsent=self._store.counters["outbox_records"])
 
     def reload(self, devices: Sequence[Device]) -> None:
         """Take over new devices; sessions stay."""
