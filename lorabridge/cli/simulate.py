@@ -121,7 +121,7 @@ def _config(args: argparse.Namespace, folder: Path, pki: Pki, port: int, names: 
             certificate_file=str(pki.gateway.certificate),
             private_key_file=str(pki.gateway.key),
         ),
-        report=ReportSettings(stats_interval=Duration(5), security_interval=Duration(5), status_socket=None),
+        report=ReportSettings(stats_interval=Duration(5), security_interval=Duration(5)),
         radios=radios,
     )
 

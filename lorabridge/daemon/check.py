@@ -22,8 +22,7 @@ def check(config: Config, where: str) -> list[Problem]:
     devices, device_problems = load_devices(config.devices, credentials_dir=credentials_directory())
     problems += [*device_problems, *check_regions(config, devices)]
     problems += _check_folder(Path(config.store.path).parent, f"{where}: store.path")
-    if config.report.status_socket is not None:
-        problems += _check_folder(config.report.status_socket.parent, f"{where}: report.status_socket", warning=True)
+    problems += _check_folder(config.report.status_socket.parent, f"{where}: report.status_socket", warning=True)
     for number, radio in enumerate(config.radios, 1):
         place = f"{where}: radio[{number}]"
         if isinstance(radio, RecordingSettings):

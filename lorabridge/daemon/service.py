@@ -55,10 +55,8 @@ class Service:
             await store.close()
 
     async def _run(self, bridge: Bridge) -> None:
-        status = self._config.report.status_socket
-        server = None if status is None else StatusServer(status, bridge.answer)
-        if server is not None:
-            await server.start()
+        server = StatusServer(self._config.report.status_socket, bridge.answer)
+        await server.start()
         interval = watchdog_interval(os.environ, os.getpid())
         beats = [asyncio.create_task(self._tick_log(), name="log")]
         if interval is not None:
@@ -70,8 +68,7 @@ class Service:
             self._notifier.stopping()
             for beat in beats:
                 beat.cancel()
-            if server is not None:
-                await server.stop()
+            await server.stop()
 
     async def _tick_log(self) -> None:
         """Sums of what the log left out, for kinds of fact that fell silent."""
