@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_arguments(parser)
     args = parser.parse_args(words[1:])
     try:
-        return command.run(args)
+        status = command.run(args)
+        sys.stdout.flush()  # a reader who has gone is told of here, not by the interpreter at its end
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return 130
+    return status
 
 
 def _no_command(name: str) -> int:
