@@ -71,9 +71,9 @@ async def _simulate(args: argparse.Namespace, folder: Path) -> int:
         config = _config(args, folder, pki, standin.port, names)
         _say(f"playing {len(names)} recording(s) at {args.pace} through the bridge, to {ENDPOINT} on 127.0.0.1")
         await _play(config, score, delivery)
-    print(_report(score, delivery))
-    expected_uplinks = score.accepted if args.recordings == [] else None
-    return 0 if score.is_perfect() and delivery.is_complete(expected_uplinks) else 1
+    complete = delivery.is_complete(None if args.recordings else score.accepted)
+    print(_report(score, delivery, complete=complete))
+    return 0 if score.is_perfect() and complete else 1
 
 
 async def _play(config: Config, score: Score, delivery: Delivery) -> None:
@@ -158,9 +158,13 @@ def _say(line: str) -> None:
     print(f"simulate: {line}", flush=True)
 
 
-def _report(score: Score, delivery: Delivery) -> str:
+def _report(score: Score, delivery: Delivery, *, complete: bool) -> str:
     """What became of it, for people."""
     parts = ["", score.table(), "", delivery.table(), "", *delivery.samples()]
+    if not complete:
+        parts += ["", "an accepted frame did not arrive, or arrived twice"]
+    elif score.is_perfect() and score.frames:
+        parts += ["", f"all {score.frames} frames got the verdict they deserve, every accepted one arrived once"]
     if score.wrong:
         parts += ["", f"{len(score.wrong)} frame(s) got another verdict than they deserve:", *score.wrong[:20]]
     return "\n".join(parts)
