@@ -42,7 +42,11 @@ class RecordingSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A `[[radio]]` of type `recording`: frames out of a file."""
 
     name: Annotated[
-        str, Meta(pattern="^[a-z0-9_]{1,32}$", description="name of this source in logs, counters and records")
+        str,
+        Meta(
+            pattern="^[a-z0-9_]{1,32}$",
+            description="name of this source in logs, counters and records: at most 32 of a to z, 0 to 9 and _",
+        ),
     ] = "recording"
     path: Annotated[Path, Meta(description="the recording", examples=["/var/lib/lorabridge/roof.jsonl"])]
     format: Annotated[

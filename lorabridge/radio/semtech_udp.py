@@ -58,7 +58,11 @@ class SemtechUdpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A `[[radio]]` of type `semtech_udp`: packet forwarders that send to us."""
 
     name: Annotated[
-        str, Meta(pattern="^[a-z0-9_]{1,32}$", description="name of this source in logs, counters and records")
+        str,
+        Meta(
+            pattern="^[a-z0-9_]{1,32}$",
+            description="name of this source in logs, counters and records: at most 32 of a to z, 0 to 9 and _",
+        ),
     ] = "udp"
     bind: Annotated[
         str, Meta(description="IP address to listen on; a forwarder on the same machine needs only the default")
