@@ -62,7 +62,7 @@ class ByteSize(int):
     @classmethod
     def parse(cls, text: object) -> Self:
         """Raises ValueError with a sentence for the operator."""
-        if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
+        if isinstance(text, int) and not isinstance(text, bool) and 0 <= text < 1 << 63:
             return cls(text)
         found = re.fullmatch(r"\s*(\d{1,15})\s*([KMG]iB|[kMG]?B)\s*", text) if isinstance(text, str) else None
         if found is None:
