@@ -68,12 +68,18 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = Duration(1.5)
 
     def __post_init__(self) -> None:
+        wrong: list[str] = []
         if self.region is not None and self.region not in REGIONS:
-            raise ValueError(f"region: there is no {self.region} ({did_you_mean(self.region, REGIONS)})")
+            wrong.append(f"region: there is no {self.region!r} ({did_you_mean(self.region, REGIONS)})")
         if not 0 < self.duplicate_window <= 60:
-            raise ValueError("duplicate_window: more than 0 and at most 60 seconds")
+            wrong.append("duplicate_window: more than 0 and at most 60 seconds")
         for text in self.dev_addr_ranges:
-            parse_dev_addr_range(text)
+            try:
+                parse_dev_addr_range(text)
+            except ValueError as error:
+                wrong.append(f"dev_addr_ranges: {error}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
 
 
 class ReportSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,10 +89,9 @@ class ReportSettings(msgspec.Struct, frozen=True, kw_only=True):
     security_interval: Annotated[
         Duration, Meta(description="refusals of one kind are told at once, then summed up for this long")
     ] = Duration(60)
-    status_socket: Annotated[
-        Path | None,
-        Meta(description="where `lorabridge status` asks the running bridge", examples=["/run/lorabridge/status.sock"]),
-    ] = Path("/run/lorabridge/status.sock")
+    status_socket: Annotated[Path, Meta(description="where `lorabridge status` asks the running bridge")] = Path(
+        "/run/lorabridge/status.sock"
+    )
 
     def __post_init__(self) -> None:
         if self.stats_interval < 1 or self.security_interval < 1:
@@ -126,33 +131,45 @@ def parse(text: bytes, where: str) -> Config:
     """The configuration in the bytes of a TOML file. Raises ConfigError, and nothing else."""
     try:
         table = tomllib.loads(text.decode("utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, an integer beyond all bounds; nested too deeply
         raise ConfigError([Problem(where=where, what=f"is no TOML: {error}")]) from None
     problems: list[Problem] = []
     radios = _read_radios(table.pop("radio", None), where, problems)
     config = read_table(Config, table, where, problems)
-    if config is not None:
-        problems += aws_iot.check_form(config.aws_iot, config.gateway.id, f"{where}: aws_iot")
+    problems += _check_link(table, where)
     errors = [problem for problem in problems if not problem.warning]
     if config is None or errors:
         raise ConfigError(problems)
     return msgspec.structs.replace(config, radios=radios)
 
 
+def _check_link(table: dict[str, Any], where: str) -> list[Problem]:
+    """What is wrong with the form of `[aws_iot]`, told also when another table is refused."""
+    told_already: list[Problem] = []
+    link, gateway = table.get("aws_iot"), table.get("gateway")
+    settings = read_table(AwsIotSettings, link, where, told_already) if isinstance(link, dict) else None
+    found = read_table(GatewaySettings, gateway, where, told_already) if isinstance(gateway, dict) else None
+    if settings is None:
+        return []
+    return aws_iot.check_form(settings, "gateway" if found is None else found.id, f"{where}: aws_iot")
+
+
 def _read_radios(tables: Any, where: str, problems: list[Problem]) -> tuple[RadioSettings, ...]:
     """The `[[radio]]` tables by their `type`; at least one, each with a name of its own."""
     if not isinstance(tables, list) or not tables:
-        hint = 'add a table [[radio]] with type = "semtech_udp"'
-        problems.append(Problem(where=f"{where}: radio", what="no radio source is configured", hint=hint))
+        what = "no radio source is configured" if tables in (None, []) else "is no list of tables"
+        hint = 'write [[radio]], with two brackets, and type = "semtech_udp" below it'
+        problems.append(Problem(where=f"{where}: radio", what=what, hint=hint))
         return ()
     found: list[RadioSettings] = []
     for number, table in enumerate(tables, 1):
         place = f"radio[{number}]"
-        kind = table.pop("type", None) if isinstance(table, dict) else None
+        kind = table.pop("type", "") if isinstance(table, dict) else ""
         settings_type = RADIO_TYPES.get(kind) if isinstance(kind, str) else None
         if settings_type is None:
-            hint = did_you_mean(str(kind), RADIO_TYPES)
-            problems.append(Problem(where=f"{where}: {place}.type", what=f"unknown radio type {kind!r}", hint=hint))
+            what = f"there is no radio type {kind!r}" if kind and isinstance(kind, str) else "is missing, or no text"
+            hint = did_you_mean(kind if isinstance(kind, str) else "", RADIO_TYPES)
+            problems.append(Problem(where=f"{where}: {place}.type", what=what, hint=hint))
             continue
         settings = read_table(settings_type, table, where, problems, place)
         if settings is None:
@@ -168,5 +185,5 @@ def parse_dev_addr_range(text: str) -> tuple[int, int]:
     """An address range such as `26011000/20` as (address, bits). Raises ValueError with a sentence."""
     address, slash, bits = text.partition("/")
     if not slash or not bits.isascii() or not bits.isdigit() or not 1 <= int(bits) <= 32:
-        raise ValueError(f"dev_addr_ranges: {text!r} is not of the form 26011000/20")
+        raise ValueError(f"{text!r} is not of the form 26011000/20")
     return int(DevAddr.parse(address)), int(bits)

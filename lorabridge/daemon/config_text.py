@@ -5,18 +5,21 @@ from __future__ import annotations
 import enum
 import json
 import textwrap
+import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
 from lorabridge.daemon.config import RADIO_TYPES, Config
+from lorabridge.lorawan.types import EUI64, DevAddr, NetID
 from lorabridge.settings import ByteSize, Duration, bare_type, describe, examples
+from lorabridge.store.device_settings import KeyReference
 
 _HEAD = """\
 # Configuration of lorabridge. What is commented out shows its default, or an example.
-# After a change: lorabridge check, then systemctl reload lorabridge (devices and log) or restart (the rest).
+# After a change: lorabridge check, then systemctl reload lorabridge (devices) or restart (the rest).
 """
 _RADIOS_IN_EXAMPLE = ("semtech_udp",)
 
@@ -40,7 +43,7 @@ def reference() -> str:
     ]
     lines += _reference(Config, "")
     for name, settings in RADIO_TYPES.items():
-        lines += ["", f'## `[[radio]]` with `type = "{name}"`', "", _first_line(settings), "", *_rows(settings)]
+        lines += ["", f'## `[[radio]]` with `type = "{name}"`', "", _first_line(settings), "", *rows(settings)]
     return "\n".join(lines) + "\n"
 
 
@@ -86,7 +89,7 @@ def _empty(value: object) -> bool:
 def _reference(settings: type[msgspec.Struct], path: str) -> list[str]:
     """A section for each table below `settings`."""
     lines: list[str] = []
-    own = _rows(settings)
+    own = rows(settings)
     if own:
         lines += ["", f"## `[{path}]`" if path else "## Top level", "", _first_line(settings), "", *own]
     for field in msgspec.structs.fields(settings):
@@ -96,19 +99,22 @@ def _reference(settings: type[msgspec.Struct], path: str) -> list[str]:
     return lines
 
 
-def _rows(settings: type[msgspec.Struct]) -> list[str]:
-    """A table row for each key that is no table itself."""
-    rows = [
-        f"| `{field.encode_name}` | {_kind(field.type)} | {_default(field)} | {describe(field.type)} |"
+def rows(settings: type[msgspec.Struct]) -> list[str]:
+    """A Markdown table with a row for each key of a settings type that is no table itself."""
+    cells = [
+        (f"`{field.encode_name}`", _kind(field.type), _default(field), describe(field.type))
         for field in msgspec.structs.fields(settings)
         if not _is_struct(bare_type(field.type)) and field.encode_name != "radio"
     ]
-    return ["| key | type | default | meaning |", "|---|---|---|---|", *rows] if rows else []
+    made = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells]
+    return ["| key | type | default | meaning |", "|---|---|---|---|", *made] if made else []
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
     if field.required:
         return "required"
+    if field.default_factory is not msgspec.NODEFAULT:
+        return "none"
     return "none" if _empty(field.default) else f"`{_toml(field.default)}`"
 
 
@@ -118,6 +124,11 @@ _KINDS = {
     float: "number",
     str: "text",
     Path: "path",
+    dict: "table of texts",
+    EUI64: "16 hex digits",
+    DevAddr: "8 hex digits",
+    NetID: "6 hex digits",
+    KeyReference: "reference",
     Duration: "duration",
     ByteSize: "size",
 }
@@ -130,7 +141,11 @@ def _kind(annotated: Any) -> str:
         return " or ".join(f"`{json.dumps(choice)}`" for choice in get_args(kind))
     if get_origin(kind) is tuple:
         return f"list of {_kind(get_args(kind)[0])}"
-    return _KINDS.get(kind, kind.__name__ if isinstance(kind, type) else str(kind))
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(_kind(member) for member in get_args(kind) if member is not type(None))
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return " or ".join(f"`{json.dumps(member.value)}`" for member in kind)
+    return _KINDS[get_origin(kind) or kind]
 
 
 def _toml(value: object) -> str:

@@ -41,7 +41,7 @@ PRIORITY = {
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The table `[log]`."""
+    """`[log]`: how much is written, and how it looks."""
 
     level: Annotated[
         Literal["debug", "info", "warning", "error"], msgspec.Meta(description="the least important lines to write")
