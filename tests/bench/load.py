@@ -51,7 +51,7 @@ class Result:
 
 
 class Subscriber:
-    """Everything the broker delivers, on its plain port, with QoS 0: it costs the broker as little as can be."""
+    """Every uplink the broker delivers, on its plain port, with QoS 0: it costs the broker as little as can be."""
 
     def __init__(self, port: int, patience: float = 10) -> None:
         deadline = time.perf_counter() + patience
@@ -72,7 +72,7 @@ class Subscriber:
         self.sock.setblocking(False)
 
     def receive(self) -> int:
-        """Take what is there; returns how many messages that was."""
+        """Take what is there; returns how many uplinks that was."""
         try:
             data = self._buffer + self.sock.recv(1 << 18)
         except BlockingIOError:
@@ -92,8 +92,9 @@ class Subscriber:
             if body + length > size:
                 break
             if data[at] & 0xF0 == _PUBLISH:
-                topic = int.from_bytes(data[body : body + 2], "big")
-                self.messages.append((now, data[body + 2 + topic : body + length]))
+                topic_ends = body + 2 + int.from_bytes(data[body : body + 2], "big")
+                if b"/uplink" in data[body:topic_ends]:  # both bridges name it so; the rest is about themselves
+                    self.messages.append((now, data[topic_ends : body + length]))
             at = body + length
         self._buffer = data[at:]
         return len(self.messages) - before
