@@ -43,11 +43,11 @@ def _ask(path: Path) -> dict[str, Any]:
 
 
 def _readable(answer: dict[str, Any]) -> str:
-    """The answer for people: one fact a line, verdicts and counters in columns."""
-    lines = [f"{name:<12} {value}" for name, value in answer.items() if not isinstance(value, (dict, list))]
+    """The answer for people: one fact a line, and of the counters those that counted something."""
+    lines = [f"{name:<12} {value}" for name, value in answer.items() if isinstance(value, (str, int)) and value != ""]
     if answer["stuck"]:
         lines.append(f"{'stuck':<12} {', '.join(answer['stuck'])}")
     for title in ("verdicts", "counters", "gateways"):
         lines += ["", f"{title}:"]
-        lines += [f"  {name:<44} {value}" for name, value in answer[title].items()] or ["  none"]
+        lines += [f"  {name:<44} {value}" for name, value in answer[title].items() if value] or ["  none"]
     return "\n".join(lines)
