@@ -237,7 +237,7 @@ class RawClient:
     def read(self, size: int) -> bytes:
         """Exactly so many bytes, or fewer at the end."""
         data = b""
-        while len(data) < size and (more := self.tls.recv(size - len(data))):
+        while len(data) < size and (more := self.tls.recv(min(size - len(data), 65536))):
             data += more
         return data
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -22,6 +22,7 @@ import pytest
 from lorabridge.simulation.pki import Authority, Pair, Pki, new_ec_key, new_rsa_key
 from lorabridge.simulation.standin import Happening, Refusal, TlsRules
 from lorabridge.simulation.standin.hello import SESSION_TICKET, SUITES
+from lorabridge.upstream.tls import AWS_SUITES, RECOMMENDED_SUITES, TlsSettings, build_context
 from tests.components import component
 from tests.simulation.standin_help import ENDPOINT, GATEWAY, TIMEOUT, Running, new_pki, running
 
@@ -249,3 +250,34 @@ def test_a_client_that_says_nothing_is_shown_out(clients: Clients) -> None:
         with socket.create_connection(("127.0.0.1", started.standin.port), timeout=TIMEOUT) as sock:
             assert sock.recv(1) == b""
         started.refused(Refusal.SETUP_TIMEOUT)
+
+
+@pytest.mark.parametrize("port", [8883, 443])
+@pytest.mark.parametrize(("profile", "suites"), [("recommended", RECOMMENDED_SUITES), ("aws-compatible", AWS_SUITES)])
+def test_our_own_client_offers_the_intended_suites_the_endpoint_and_no_ticket(
+    clients: Clients,
+    profile: Literal["recommended", "aws-compatible"],
+    suites: tuple[str, ...],
+    port: Literal[8883, 443],
+) -> None:
+    with running(clients.pki) as started:
+        settings = TlsSettings(
+            endpoint=ENDPOINT,
+            port=port,
+            connect_address="127.0.0.1:1",
+            ca_file=str(clients.pki.ca_file),
+            certificate_file=str(clients.pki.gateway.certificate),
+            private_key_file=str(clients.pki.gateway.key),
+            cipher_profile=profile,
+        )
+        listening = started.standin.port if port == 8883 else started.standin.alpn_port
+        sock = socket.create_connection(("127.0.0.1", listening), timeout=TIMEOUT)
+        with build_context(settings).wrap_socket(sock):
+            started.happened(Happening.HANDSHAKE_DONE)
+        (hello,) = started.standin.hellos
+    assert hello.suite_names == suites
+    assert set(hello.suite_names) <= set(SUITES.values())
+    assert hello.server_name == ENDPOINT.encode()
+    assert hello.versions == (0x0303,)
+    assert SESSION_TICKET not in hello.extensions
+    assert hello.alpn == ((b"x-amzn-mqtt-ca",) if port == 443 else ())

@@ -13,6 +13,7 @@ from lorabridge.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from amqtt.broker import Broker
 
+_log = logging.getLogger(__name__)
 _NOISY = ("amqtt", "transitions")
 _LISTENER = "default"
 _P = TypeVar("_P", bound=asyncio.Protocol)
@@ -65,6 +66,8 @@ class AmqttBroker:
         reader, writer = await asyncio.open_connection(sock=sock)
         try:
             await broker.external_connected(StreamReaderAdapter(reader), Writer(writer), _LISTENER)
+        except Exception:  # noqa: BLE001  # a fault of amqtt costs one client its connection
+            _log.exception("amqtt failed in a session")
         finally:
             writer.close()
 

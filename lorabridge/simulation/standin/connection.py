@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -201,7 +202,8 @@ class ClientSide(asyncio.Protocol):
             _, self._broker = await self._front.dial(lambda: BrokerSide(self, screen))
         except OSError as error:
             self._refuse(Refusal.NO_BROKER, str(error))
-        self._is_dialling = False
+        finally:
+            self._is_dialling = False
         if self._is_closing or self._broker is None:
             self._leave_broker()
             self._settle()
@@ -299,10 +301,11 @@ class ClientSide(asyncio.Protocol):
         self._leave_broker()
         if self._timer is not None:
             self._timer.cancel()
-        if self._transport.can_write_eof() and not self._transport.is_closing():
-            self._transport.write_eof()
-            self._transport.resume_reading()
+        if not self._transport.is_closing():
             self._timer = self._loop.call_later(_LINGER, self._transport.abort)
+            self._transport.resume_reading()
+            with contextlib.suppress(OSError):  # the client has reset the connection: reading will tell
+                self._transport.write_eof()
 
     def hold_reads(self, reason: str, *, hold: bool) -> None:
         """Stop reading from the client while any reason holds."""

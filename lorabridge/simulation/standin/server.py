@@ -156,7 +156,7 @@ class StandIn:
         return len(self._clients)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until `condition` holds; it is asked after each event and each delivery."""
+        """Wait until `condition` holds; it is asked after each event, each delivery and each end."""
         while not condition():
             self._journal.changed.clear()
             await self._journal.changed.wait()
@@ -214,8 +214,12 @@ class StandIn:
         self._clients[number] = client
         if self._refuses:  # accepted a moment ago
             client.cut()
-        client.closed.add_done_callback(lambda _: self._clients.pop(number, None))
+        client.closed.add_done_callback(lambda _: self._forget(number))
         return client
+
+    def _forget(self, number: int) -> None:
+        del self._clients[number]
+        self._journal.changed.set()
 
     def _context(self, with_alpn: bool) -> ssl.SSLContext:
         if self._settings.tls.fresh_context:
