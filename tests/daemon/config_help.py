@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal
 
 from lorabridge.daemon.config import Config, parse
+from lorabridge.daemon.log import LogSettings, set_up
 from lorabridge.errors import ConfigError, Problem
 from lorabridge.lorawan.device import Device
 from lorabridge.simulation.pki import Pki, make_pki
@@ -95,3 +102,23 @@ class Installation:
     def config(self) -> Config:
         """As the bridge reads it."""
         return parse(self.path.read_bytes(), str(self.path))
+
+
+@contextmanager
+def captured_log(level: Literal["debug", "info"] = "info") -> Iterator[io.StringIO]:
+    """The daemon's log as it really looks, one JSON object a line, without its limits."""
+    root, house = logging.getLogger(), logging.getLogger("lorabridge")
+    levels, stream = (root.level, house.level), io.StringIO()
+    log = set_up(LogSettings(level=level, format="json", burst=100_000), stream=stream, environ={})
+    try:
+        yield stream
+    finally:
+        log.close()
+        root.setLevel(levels[0])
+        house.setLevel(levels[1])
+
+
+def lines_of(stream: io.StringIO, event: str = "") -> list[dict[str, Any]]:
+    """The lines written so far; with `event` only those of that kind."""
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    return [line for line in lines if not event or line["event"] == event]
