@@ -217,11 +217,12 @@ _HEADER = """\
 
 def device_file() -> str:
     """The device file for all recordings, as an operator would write it."""
-    tables = [_table(actor.known_to_bridge) for plan in PLANS.values() for actor in actors(plan)]
+    tables = [device_table(actor.known_to_bridge) for plan in PLANS.values() for actor in actors(plan)]
     return _HEADER + "".join(tables)
 
 
-def _table(device: Device) -> str:
+def device_table(device: Device) -> str:
+    """The `[[device]]` table of one device, keys and all."""
     rows: list[tuple[str, str | None]] = [
         ("name", device.name),
         ("dev_eui", str(device.dev_eui)),
