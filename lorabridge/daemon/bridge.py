@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -17,6 +18,7 @@ from lorabridge.daemon.log import Facts
 from lorabridge.daemon.pipeline import Pipeline
 from lorabridge.daemon.radios import Radios
 from lorabridge.daemon.reporting import SecurityReporter
+from lorabridge.errors import TransientError
 from lorabridge.lorawan.device import CounterPolicy, Device
 from lorabridge.lorawan.engine import Decision, Engine, Network
 from lorabridge.lorawan.events import Event, Record, Status
@@ -39,7 +41,8 @@ PIPELINE_LIMIT = 30.0
 """Seconds the pipeline may hold a batch without a step."""
 JUDGE_LIMIT = 2.0
 LINK_LIMIT = 1.5
-"""Seconds of a clean stop for the last batch, and for the last PUBACKs; systemd gives five in all."""
+SETTLE_LIMIT = 0.5
+"""Seconds of a clean stop for the last batch, the last PUBACKs, and their deletion; it may take five in all."""
 TICK = 1.0
 DRAIN_POLL = 0.05
 
@@ -129,6 +132,8 @@ class Bridge:
             for task in supporting:
                 task.cancel()
             await asyncio.gather(*supporting, return_exceptions=True)
+            with contextlib.suppress(TransientError, TimeoutError):  # a read takes due deletions along
+                await asyncio.wait_for(self._store.pending(0, 1), SETTLE_LIMIT)
             _FACTS.info("bridge stopped", unsent=self._store.counters["outbox_records"])
 
     def reload(self, devices: Sequence[Device]) -> None:
