@@ -31,7 +31,7 @@ def main() -> int:
         sys.stderr.write("\n  ".join(["the decoders disagree, nothing was measured:", *wrong[:5], ""]))
         return 1
     sections: dict[str, Callable[[], None]] = {
-        "in process": lambda: inprocess.measure(report, arena, rounds=5 if args.quick else 15),
+        "in process": lambda: inprocess.measure(report, arena, rounds=3 if args.quick else 15),
         "instructions": (lambda: None) if args.quick else lambda: instructions.measure(report),
         "end to end": lambda: endtoend.measure(report, quick=args.quick),
         "footprint": lambda: footprint.measure(report, quick=args.quick),

@@ -37,7 +37,7 @@ def _memory(report: Report, made: system.Site, devices: int, bare: float) -> Non
     """Resident memory once every device was heard."""
     subscriber = Subscriber(made.broker.plain_port)
     with system.running(partial(system.start_bridge, made, "bridge", made.broker.port)) as bridge:
-        load = Load(made.fleet, bridge.udp_port, subscriber)
+        load = Load(made.fleet, bridge, subscriber)
         heard = load.offer(2000.0, devices / 2000.0 + 0.05)
         resident = bridge.resident_mib()
         load.close()

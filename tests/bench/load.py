@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from tests.bench.fleet import Fleet, push_data
+from tests.bench.system import Process
 from tests.bench.timing import percentile
 
 _CONNECT = bytes.fromhex("1010 0004 4d515454 04 02 0000 0004 6c6f6164")
@@ -51,7 +52,7 @@ class Result:
 
 
 class Subscriber:
-    """Every uplink the broker delivers, on its plain port, with QoS 0: it costs the broker as little as can be."""
+    """Every uplink of one bridge that the broker delivers, on its plain port, with QoS 0 (cheapest)."""
 
     def __init__(self, port: int, patience: float = 10) -> None:
         deadline = time.perf_counter() + patience
@@ -64,6 +65,8 @@ class Subscriber:
                     raise
                 time.sleep(0.002)
         self.sock.sendall(_CONNECT + _SUBSCRIBE)
+        self.wanted = b""
+        """What the topics of the uplinks begin with."""
         self._buffer = b""
         self.messages: list[tuple[float, bytes]] = []
         answer = b""
@@ -93,7 +96,7 @@ class Subscriber:
                 break
             if data[at] & 0xF0 == _PUBLISH:
                 topic_ends = body + 2 + int.from_bytes(data[body : body + 2], "big")
-                if b"/uplink" in data[body:topic_ends]:  # both bridges name it so; the rest is about themselves
+                if data[body + 2 : topic_ends].startswith(self.wanted):
                     self.messages.append((now, data[topic_ends : body + length]))
             at = body + length
         self._buffer = data[at:]
@@ -107,11 +110,12 @@ class Subscriber:
 class Load:
     """Frames of a fleet for one bridge."""
 
-    def __init__(self, fleet: Fleet, udp_port: int, subscriber: Subscriber) -> None:
+    def __init__(self, fleet: Fleet, process: Process, subscriber: Subscriber) -> None:
         self._fleet = fleet
+        self._topic = process.topic
         self.subscriber = subscriber
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.connect(("127.0.0.1", udp_port))
+        self._udp.connect(("127.0.0.1", process.udp_port))
         self._udp.setblocking(False)
         self._tokens = 0
 
@@ -132,7 +136,7 @@ class Load:
 
     def play(self, frames: list[bytes], datagrams: list[bytes], *, rate: float, grace: float) -> Result:
         """Send the datagrams by an absolute schedule."""
-        self.subscriber.messages.clear()
+        self._begin()
         count, sent, sent_at, seen = len(datagrams), 0, [0.0] * len(datagrams), 0
         begun = time.perf_counter() + 0.02
         deadline = begun + count / rate + grace
@@ -157,6 +161,7 @@ class Load:
 
     def collect(self, frames: list[bytes], *, patience: float) -> Result:
         """What comes of frames sent before, until nothing came for `patience` seconds; timed from the first message."""
+        self._begin()
         seen, progress, first = 0, time.perf_counter(), 0.0
         while seen < len(frames) and (now := time.perf_counter()) < progress + patience:
             came = self._wait(0.05)
@@ -169,7 +174,7 @@ class Load:
     def flood(self, seconds: float, outstanding: int = 2000, most: int = 12_000) -> Result:
         """As fast as they are delivered: never more than `outstanding` frames on their way."""
         frames, datagrams = self.datagrams(int(most * seconds))
-        self.subscriber.messages.clear()
+        self._begin()
         sent, seen, sent_at = 0, 0, [0.0] * len(datagrams)
         begun = progress = time.perf_counter()
         while (now := time.perf_counter()) < progress + 3 and (now < begun + seconds or seen < sent):
@@ -182,6 +187,18 @@ class Load:
             seen += came
             progress = now if came else progress
         return self._result(frames[:sent], sent_at[:sent])
+
+    def settle(self, quiet: float, most: float) -> None:
+        """Wait until nothing came for `quiet` seconds, at most `most`: a backlog goes before the next case."""
+        self._begin()
+        begun = progress = time.perf_counter()
+        while (now := time.perf_counter()) < min(progress + quiet, begun + most):
+            progress = now if self._wait(0.05) else progress
+
+    def _begin(self) -> None:
+        """Look at this bridge's uplinks from now on."""
+        self.subscriber.wanted = self._topic
+        self.subscriber.messages.clear()
 
     def _send(self, datagram: bytes) -> None:
         while True:

@@ -34,6 +34,7 @@ def connect(port: int, ca_file: str, certificate: str, key: str) -> Client:
     context.load_cert_chain(certificate, key)
     client.tls_set_context(context)
     client.max_queued_messages_set(0)
+    client.reconnect_delay_set(1, 2)
     client.connect("127.0.0.1", port)
     client.loop_start()
     return client

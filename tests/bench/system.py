@@ -87,8 +87,11 @@ def _serve_stand_in(made: Site, pipe: Connection) -> None:
 class Process:
     """A bridge that runs."""
 
-    def __init__(self, command: list[str], udp_port: int, folder: Path, *, slow_fsync: Path | None) -> None:
+    def __init__(
+        self, command: list[str], udp_port: int, topic: bytes, folder: Path, *, slow_fsync: Path | None
+    ) -> None:
         self.udp_port = udp_port
+        self.topic = topic
         self.ready_after = 0.0
         self._log = folder / "log"
         environment = dict(os.environ)
@@ -170,7 +173,8 @@ def start_bridge(made: Site, name: str, mqtt_port: int, *, slow_fsync: Path | No
         encoding="utf-8",
     )
     command = [str(Path(sys.executable).with_name("lorabridge")), "run", "--config", str(configuration)]
-    return Process(command, udp_port, folder, slow_fsync=slow_fsync)
+    topic = f"lorabridge/{GATEWAY_ID}/uplink/".encode()
+    return Process(command, udp_port, topic, folder, slow_fsync=slow_fsync)
 
 
 def start_naive_bridge(made: Site, name: str, *, slow_fsync: Path | None = None) -> Process:
@@ -181,7 +185,7 @@ def start_naive_bridge(made: Site, name: str, *, slow_fsync: Path | None = None)
     pki = made.pki
     files = [str(path) for path in (folder / "naive.db", pki.ca_file, pki.gateway.certificate, pki.gateway.key)]
     command = [sys.executable, "-m", "tests.bench.naive_bridge", str(udp_port), str(made.broker.port), *files]
-    return Process([*command, str(made.devices)], udp_port, folder, slow_fsync=slow_fsync)
+    return Process([*command, str(made.devices)], udp_port, b"naive/uplink", folder, slow_fsync=slow_fsync)
 
 
 @contextmanager
