@@ -12,6 +12,8 @@ from lorabridge.daemon import config
 from lorabridge.errors import ConfigError, Problem
 
 _TIMEOUT = 5.0
+_ALWAYS = {"healthy", "stuck", "verdicts", "counters", "gateways"}
+"""What every answer has."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +37,17 @@ def _ask(path: Path) -> dict[str, Any]:
         try:
             asking.connect(str(path))
             with asking.makefile("rb") as answer:
-                found: dict[str, Any] = json.load(answer)
+                return _parsed(answer.read())
         except (OSError, ValueError) as error:
             hint = "is the service running? systemctl status lorabridge; may you read the socket? try sudo"
             raise ConfigError([Problem(where=str(path), what=f"no answer: {error}", hint=hint)]) from None
+
+
+def _parsed(answer: bytes) -> dict[str, Any]:
+    """What the bridge said. Raises ValueError when it was somebody else."""
+    found = json.loads(answer)
+    if not isinstance(found, dict) or not found.keys() >= _ALWAYS:
+        raise ValueError("this is another program's socket")
     return found
 
 

@@ -38,6 +38,8 @@ def _check_folder(folder: Path, where: str, *, warning: bool = False) -> list[Pr
         if os.access(folder, os.W_OK | os.X_OK):
             return []
         what, hint = f"cannot write in {folder}", "run this as the service's user, or give it the folder"
+    elif folder.exists():
+        what, hint = f"{folder} is no folder", "give a path in a folder of the service"
     else:
         what, hint = f"{folder} is missing", f"the service makes it; without systemd: mkdir -m 700 -p {folder}"
         warning = True
