@@ -21,9 +21,10 @@ class Forwarder:
         self._socket.connect(("127.0.0.1", port))
         self._socket.setblocking(False)
         self._token = 0
-        self._unanswered: set[bytes] = set()
+        self._unanswered: dict[bytes, int] = {}
         self.sent = 0
-        self.acknowledged = 0
+        self.answered: set[int] = set()
+        """Which PUSH_DATA, counted from 0, have their PUSH_ACK."""
 
     def __enter__(self) -> Self:
         return self
@@ -40,12 +41,17 @@ class Forwarder:
 
     def replay(self, datagram: bytes) -> None:
         """A PUSH_DATA as it is; its token must be none of those that wait for an answer."""
-        while len(self._unanswered) >= WINDOW:
+        while not self.has_room:
             self.listen(5.0, needed=True)
-        self._unanswered.add(datagram[1:3])
+        self._unanswered[datagram[1:3]] = self.sent
         self._socket.send(datagram)
         self.sent += 1
         self.listen(0)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a PUSH_DATA would leave at once."""
+        return len(self._unanswered) < WINDOW
 
     def listen(self, seconds: float, *, needed: bool = False) -> None:
         """Take in what comes within a time, or is there already."""
@@ -87,5 +93,4 @@ class Forwarder:
         assert len(answer) == 4, answer
         assert (answer[0], answer[3]) == (2, 1), f"no PUSH_ACK of version 2: {answer.hex()}"
         assert answer[1:3] in self._unanswered, f"PUSH_ACK for nothing that was sent: {answer.hex()}"
-        self._unanswered.remove(answer[1:3])
-        self.acknowledged += 1
+        self.answered.add(self._unanswered.pop(answer[1:3]))

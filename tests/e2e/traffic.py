@@ -11,6 +11,7 @@ import msgspec
 
 from lorabridge.simulation import load
 from lorabridge.simulation.cast import device_table
+from tests.e2e.harness import wait_until
 
 Identity = tuple[str, int]
 """DevEUI in hex and the full counter."""
@@ -106,6 +107,11 @@ class Account:
         self.order.append(identity)
         self.accepted_by[identity] = uplink.rx[0].tmst
         self.plain[identity] = uplink.payload
+
+    def wait_for_more(self) -> None:
+        """Until something arrives that had not."""
+        arrived = len(self)
+        wait_until(lambda: len(self) > arrived, "something more arrives")
 
     def assert_complete(self, sent: Sequence[Frame]) -> None:
         """Every frame arrived, decrypted to what its device said, and nothing else did."""
