@@ -16,6 +16,7 @@ from lorabridge.lorawan.types import EUI64, NetID
 from lorabridge.radio.recording import RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdpSettings
 from lorabridge.settings import bare_type
+from lorabridge.store.device_settings import DeviceSettings
 from tests.daemon.config_help import ENDPOINT, GATEWAY, SMALLEST, places_of, problems_of
 
 
@@ -87,14 +88,31 @@ def test_every_setting_says_what_it_means() -> None:
             assert not row.endswith("|  |"), row
 
 
+def test_every_key_of_a_device_has_a_row_in_words() -> None:
+    rows = config_text.rows(DeviceSettings)[2:]
+    assert [row.split("`")[1] for row in rows] == [
+        field.encode_name for field in msgspec.structs.fields(DeviceSettings)
+    ]
+    said = {row.split("`")[1]: row for row in rows}
+    assert said["dev_eui"].startswith("| `dev_eui` | 16 hex digits | required |")
+    assert said["app_s_key"].startswith("| `app_s_key` | text or reference | none |")
+    assert said["counter_policy"].startswith('| `counter_policy` | `"strict"` or `"confirm"` or `"off"` | `"strict"` |')
+    assert said["tags"].startswith("| `tags` | table of texts | none |")
+    assert said["channels"].startswith("| `channels` | list of number | none |")
+
+
 class Awkward(msgspec.Struct):
     """A default that would end a table's cell."""
 
     choice: str = "a|b"
+    half: float = 0.5
 
 
 def test_a_bar_does_not_end_a_cell_of_the_reference_page() -> None:
-    assert config_text.rows(Awkward)[2] == '| `choice` | text | `"a\\|b"` |  |'
+    assert config_text.rows(Awkward)[2:] == [
+        '| `choice` | text | `"a\\|b"` |  |',
+        "| `half` | number | `0.5` |  |",
+    ]
 
 
 def test_everything_that_is_wrong_is_told_at_once_with_its_path() -> None:
