@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer cases and rounds: under a minute")
     parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json", help="where the rows go")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped all the same
     begun = time.perf_counter()
     report = Report()
     arena = inprocess.Arena()
