@@ -1,0 +1,115 @@
+"""The disk is full, or somebody holds the database: frames wait, none that was taken is lost, it goes on by itself."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.forwarder import Forwarder
+from tests.e2e.harness import Bridge, Installation, Site, installed, wait_until
+from tests.e2e.traffic import Account, Frame, device_file, frames
+
+DEVICES = 4
+LOG = 'level = "info"'
+MIB = 1 << 20
+
+Trouble = Callable[[Installation, Bridge], Callable[[], None]]
+"""Makes commits impossible, at once or before long; gives what mends it."""
+
+
+def offer_until_it_cannot(installation: Installation, forwarder: Forwarder, sent: list[Frame]) -> int:
+    """Send frames until a commit fails, and some that wait behind it; how many were sent."""
+    for number, frame in enumerate(sent):
+        forwarder.push([frame.rxpk(number)])
+        if number % 100 == 99:
+            forwarder.settle()
+            if installation.counters()["store_failures"]:
+                return number + 1
+    wait_until(lambda: installation.counters()["store_failures"] > 0, "a commit fails")
+    return len(sent)
+
+
+def assert_frames_wait_and_none_is_lost(site: Site, installation: Installation, trouble: Trouble) -> None:
+    """The endpoint is away, so that the outbox grows; commits fail; they are mended, and all is delivered."""
+    sent = list(frames(DEVICES, 6_000, seed=6))
+    account = Account(site.published)
+    bridge = installation.start()
+    site.refuse(on=True)
+    with Forwarder(installation.udp_port) as forwarder:
+        for number, frame in enumerate(sent[:20]):
+            forwarder.push([frame.rxpk(number)])
+        installation.wait_judged(20)
+        mend = trouble(installation, bridge)
+        try:
+            pushed = 20 + offer_until_it_cannot(installation, forwarder, sent[20:])
+            wait_until(lambda: "the store cannot, trying again" in bridge.log(), "the log says so")
+            committed = installation.counters()["outbox_records_uplink"]
+            failures = installation.counters()["store_failures"]
+            wait_until(lambda: installation.counters()["store_failures"] > failures, "it tries again")
+            assert 20 <= committed < pushed
+            assert installation.counters()["outbox_records_uplink"] == committed, "judged is not taken"
+            assert installation.status()["stuck"] == [], "nothing that a restart would mend"
+        finally:
+            mend()
+        installation.wait_judged(pushed)
+    site.refuse(on=False)
+    installation.wait_drained()
+    account.assert_complete(sent[:pushed])
+    bridge.stop()
+    assert installation.cli("store", "check", str(installation.database)).returncode == 0
+
+
+def limit_files(_installation: Installation, bridge: Bridge) -> Callable[[], None]:
+    """No file of the process may grow beyond a megabyte."""
+    pid = bridge.process.pid
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+
+    def limit(size: int) -> None:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+
+    limit(MIB)
+    return lambda: limit(hard)
+
+
+def fill_disk(installation: Installation, _bridge: Bridge) -> Callable[[], None]:
+    """A file of somebody else takes nearly all the room that is left."""
+    ballast = installation.state.parent / "ballast"
+    ballast.write_bytes(b"b" * (5 * MIB))
+    return ballast.unlink
+
+
+def hold_database(installation: Installation, _bridge: Bridge) -> Callable[[], None]:
+    """Somebody with a shell began a transaction and went for lunch."""
+    connection = sqlite3.connect(installation.database, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    return connection.close
+
+
+@pytest.mark.parametrize("trouble", [limit_files, hold_database], ids=["no room for files", "database held"])
+def test_frames_wait_while_nothing_can_be_committed(site: Site, trouble: Trouble) -> None:
+    with installed(site, device_file(DEVICES), log=LOG) as installation:
+        assert_frames_wait_and_none_is_lost(site, installation, trouble)
+
+
+@pytest.fixture
+def small_disk(site: Site) -> Iterator[Path]:
+    """A file system of a few megabytes, where this test may make one."""
+    folder = site.folder / "disk"
+    folder.mkdir(mode=0o700)
+    command = ["mount", "-t", "tmpfs", "-o", "size=6m,mode=700", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("may not mount a file system; files that may not grow cover the same code")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_frames_wait_while_the_disk_is_full(site: Site, small_disk: Path) -> None:
+    with installed(site, device_file(DEVICES), log=LOG, state=small_disk / "state") as installation:
+        assert_frames_wait_and_none_is_lost(site, installation, fill_disk)
