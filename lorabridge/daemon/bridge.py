@@ -123,8 +123,10 @@ class Bridge:
         await self._radios.stop()
         try:
             async with asyncio.timeout(JUDGE_LIMIT):
-                await pipeline
-                await self._pipeline.commit([], self._sums(final=True))
+                if not pipeline.done():  # else `run` has raised what ended it, and to ask again loses the traceback
+                    await pipeline
+                if pipeline.exception() is None:
+                    await self._pipeline.commit([], self._sums(final=True))
         except TimeoutError:
             _FACTS.error("frames were heard that could not be committed before the stop")
         finally:  # whatever ended the pipeline, what is committed gets its chance to leave
