@@ -136,10 +136,10 @@ class Bridge:
         self.wait_ready()
 
     def kill(self) -> None:
-        """As a power cut would end it, but for the disk's own cache."""
+        """At once, without a word; nothing happens to one that has ended."""
         self.process.kill()
         self.process.wait()
-        self._notified.close()
+        self.hang_up()
 
     def stop(self, seconds: float = 10.0) -> float:
         """SIGTERM, and the clean end of it; gives the seconds it took."""
@@ -150,9 +150,13 @@ class Bridge:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"did not stop within {seconds:g} s: {self.log()[-3000:]}") from None
-        self._notified.close()
+        self.hang_up()
         assert status == 0, self.log()[-3000:]
         return time.monotonic() - begun
+
+    def hang_up(self) -> None:
+        """The service manager listens no more."""
+        self._notified.close()
 
     def resident_mib(self) -> float:
         """Its resident memory."""
@@ -230,6 +234,14 @@ class Installation:
         self._seen[f"{' '.join(words)} #{len(self._seen)}"] = (done.stdout + done.stderr).encode()
         return done
 
+    def note(self, name: str, content: bytes) -> None:
+        """Something else to be searched for keys."""
+        self._seen[name] = content
+
+    def whole_log(self) -> str:
+        """Of all runs."""
+        return self._log_file.read_text(encoding="utf-8")
+
     def status(self) -> dict[str, Any]:
         """What the running bridge answers at its socket."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
@@ -262,8 +274,7 @@ class Installation:
     def close(self) -> None:
         """End what runs, and look for keys in everything that came out of it."""
         for bridge in self._runs:
-            if bridge.process.poll() is None:
-                bridge.kill()
+            bridge.kill()
         self.search_for_secrets()
 
     def search_for_secrets(self) -> None:
