@@ -63,6 +63,10 @@ class Site:
 
         self.endpoint.call(change)
 
+    def stall(self, on: bool) -> None:
+        """The endpoint goes on accepting connections and answers nothing."""
+        self.endpoint.call(lambda: self.endpoint.standin.stall(on))
+
     def payloads(self, kind: str) -> list[dict[str, Any]]:
         """Every record of a kind that was published so far."""
         prefix = f"lorabridge/{GATEWAY}/{kind}"
@@ -176,7 +180,9 @@ class Installation:
         state: Path | None = None,
         net_id: str = str(NET_ID),
         log: str = 'level = "debug"\nformat = "json"\nburst = 100000',
+        aws_iot: str = "",
     ) -> None:
+        """`log` and `aws_iot`: lines for these tables of the configuration."""
         self.site = site
         self.udp_port = free_port()
         self.folder = site.folder / f"bridge-{next(_numbers)}"
@@ -190,9 +196,9 @@ class Installation:
         self._log_file = self.folder / "log"
         self.write_devices(devices)
         self.configuration = self.folder / "lorabridge.toml"
-        self.configuration.write_text(self._config(net_id, log), encoding="utf-8")
+        self.configuration.write_text(self._config(net_id, log, aws_iot), encoding="utf-8")
 
-    def _config(self, net_id: str, log: str) -> str:
+    def _config(self, net_id: str, log: str, aws_iot: str) -> str:
         pki = self.site.pki
         return (
             f'devices = "{self.devices}"\n'
@@ -203,7 +209,7 @@ class Installation:
             f'ca_file = "{pki.ca_file}"\ncertificate_file = "{pki.gateway.certificate}"\n'
             f'private_key_file = "{pki.gateway.key}"\nthing_name = "{GATEWAY}"\n'
             "max_publishes_per_second = 0\nmax_bytes_per_second = 0\n"
-            'backoff_base = "100ms"\nbackoff_cap = "1s"\n'
+            f'backoff_base = "100ms"\nbackoff_cap = "1s"\n{aws_iot}\n'
             f'[report]\nstatus_socket = "{self.folder}/status.sock"\n'
             'stats_interval = "1s"\nsecurity_interval = "1s"\n'
             f"[log]\n{log}\n"

@@ -123,6 +123,26 @@ def test_broker_that_dies_again_and_again_under_load_costs_nothing(site: Site) -
     tell(broker_deaths=BROKER_DEATHS, resent=counters["drain_resent"], arrived_again=sum(account.again.values()))
 
 
+@pytest.mark.slow
+def test_endpoint_that_accepts_and_never_answers_costs_nothing(site: Site) -> None:
+    sent = list(frames(DEVICES, 900, seed=9))
+    account = Account(site.published)
+    with installed(site, device_file(DEVICES), log=LOG, aws_iot='puback_timeout = "1s"') as installation:
+        bridge = installation.start()
+        offer(installation, sent[:300], rate=0)
+        installation.wait_drained()
+        site.stall(on=True)
+        offer(installation, sent[300:600], rate=0)
+        wait_until(lambda: installation.status()["link"] != "online", "the silence is noticed")
+        offer(installation, sent[600:], rate=0)
+        assert installation.counters()["outbox_records_uplink"] == 600
+        site.stall(on=False)
+        installation.wait_drained()
+        account.assert_complete(sent)
+        assert installation.counters()["outbox_parked"] == 0
+        bridge.stop()
+
+
 def send_while_the_broker_dies(site: Site, forwarder: Forwarder, part: Sequence[Frame], *, after: int) -> None:
     """Frames without pause; after some of them the broker is killed and started again."""
     for number, frame in enumerate(part):
