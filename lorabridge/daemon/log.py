@@ -273,18 +273,22 @@ class _LineHandler(logging.StreamHandler[TextIO]):
 class Log:
     """The log while it is set up: `tick` now and then, `close` at the end."""
 
-    def __init__(self, handler: logging.Handler, limit: RateLimit) -> None:
+    def __init__(self, handler: logging.Handler, limit: RateLimit, levels: Mapping[logging.Logger, int]) -> None:
+        """`levels` are what `close` puts back."""
         self._handler = handler
         self._limit = limit
+        self._levels = levels
 
     def tick(self) -> None:
         """Write the sums of what was suppressed and whose interval is over."""
         self._limit.tick()
 
     def close(self) -> None:
-        """Write the remaining sums and take the handler away. Twice is once."""
+        """Write the remaining sums, and leave loggers as they were. Twice is once."""
         self._limit.flush()
         logging.getLogger().removeHandler(self._handler)
+        for logger, level in self._levels.items():
+            logger.setLevel(level)
 
 
 def set_up(
@@ -302,11 +306,12 @@ def set_up(
     )
     limit = RateLimit(settings.burst, settings.interval, clock=clock, emit=handler.write)
     handler.addFilter(limit)
-    root = logging.getLogger()
+    root, house = logging.getLogger(), logging.getLogger("lorabridge")
+    before = {root: root.level, house: house.level}
     root.addHandler(handler)
     root.setLevel(max(logging.WARNING, logging.getLevelName(settings.level.upper())))
-    logging.getLogger("lorabridge").setLevel(settings.level.upper())
-    return Log(handler, limit)
+    house.setLevel(settings.level.upper())
+    return Log(handler, limit, before)
 
 
 def to_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,15 +106,12 @@ class Installation:
 @contextmanager
 def captured_log(level: Literal["debug", "info"] = "info") -> Iterator[io.StringIO]:
     """The daemon's log as it really looks, one JSON object a line, without its limits."""
-    root, house = logging.getLogger(), logging.getLogger("lorabridge")
-    levels, stream = (root.level, house.level), io.StringIO()
+    stream = io.StringIO()
     log = set_up(LogSettings(level=level, format="json", burst=100_000), stream=stream, environ={})
     try:
         yield stream
     finally:
         log.close()
-        root.setLevel(levels[0])
-        house.setLevel(levels[1])
 
 
 def lines_of(stream: io.StringIO, event: str = "") -> list[dict[str, Any]]:

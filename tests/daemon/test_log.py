@@ -62,14 +62,13 @@ class Capture:
 
 @pytest.fixture
 def capture() -> Iterator[Capture]:
-    root, house = logging.getLogger(), logging.getLogger("lorabridge")
-    levels = root.level, house.level
+    loggers = logging.getLogger(), logging.getLogger("lorabridge")
+    levels = [logger.level for logger in loggers]
     capture = Capture()
     yield capture
     if capture.log is not None:
         capture.log.close()
-    root.setLevel(levels[0])
-    house.setLevel(levels[1])
+    assert [logger.level for logger in loggers] == levels, "a log that is closed leaves nothing behind"
 
 
 def test_a_fact_for_people_is_one_line_with_its_fields(capture: Capture) -> None:
