@@ -209,6 +209,27 @@ def test_a_bug_ends_the_bridge_with_its_exception_and_the_link_in_order(tmp_path
         assert [line["unsent"] for line in lines_of(stream, "bridge stopped")] == [0]
 
 
+class Untold(Store):
+    """A store with a bug that only what is told about ourselves meets."""
+
+    async def commit(self, batch: Batch) -> list[StoredRecord]:
+        if any(record.kind is EventKind.GATEWAY_STATS for record in batch.records):
+            raise RuntimeError("no statistics")
+        return await super().commit(batch)
+
+
+def test_no_task_of_the_bridge_dies_unnoticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge_module, "TICK", 0.05)
+    installation = Installation(tmp_path, METER, port=free_port())
+
+    async def scenario() -> None:
+        async with _bridge(installation, Untold) as (bridge, _), asyncio.timeout(LIMIT):
+            with pytest.raises(RuntimeError, match="no statistics"):
+                await bridge.run(asyncio.Event())
+
+    asyncio.run(scenario())
+
+
 class Stuck(Store):
     """A disk that never comes back."""
 
