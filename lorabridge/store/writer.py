@@ -147,10 +147,12 @@ class Writer:
             with contextlib.suppress(queue.Empty):
                 while True:
                     jobs.append(self._queue.get_nowait())
+            closing = [job for job in jobs if isinstance(job, CloseJob)]
+            if closing:
+                self._wait_for_nobody()
             self._undeleted.update(*(job.done_ids for job in jobs))
             self._deliver(self._write([job for job in jobs if isinstance(job, CommitJob | ParkJob)]))
             self._deliver([(job, self._read(job)) for job in jobs if isinstance(job, ReadJob)])
-            closing = [job for job in jobs if isinstance(job, CloseJob)]
             if closing:
                 self._close()
                 self._deliver([(job, None) for job in closing])
@@ -227,6 +229,11 @@ class Writer:
             if free > _VACUUM_MIN_FREE and free > pages // 4:
                 # Frees one page a step; only a script is stepped to its end although it has no columns.
                 self._connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+
+    def _wait_for_nobody(self) -> None:
+        """At the end seconds count: what somebody else holds now stays undone, and is done after the next start."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA busy_timeout = 0")
 
     def _close(self) -> None:
         """Empty the log into the database and let go of both."""

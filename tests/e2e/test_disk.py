@@ -17,6 +17,8 @@ from tests.e2e.traffic import Account, Frame, device_file, frames
 DEVICES = 4
 LOG = 'level = "info"'
 MIB = 1 << 20
+STOP_LIMIT = 5.0
+"""Seconds that systemd/lorabridge.service gives."""
 
 Trouble = Callable[[Installation, Bridge], Callable[[], None]]
 """Makes commits impossible, at once or before long; gives what mends it."""
@@ -94,6 +96,29 @@ def hold_database(installation: Installation, _bridge: Bridge) -> Callable[[], N
 def test_frames_wait_while_nothing_can_be_committed(site: Site, trouble: Trouble) -> None:
     with installed(site, device_file(DEVICES), log=LOG) as installation:
         assert_frames_wait_and_none_is_lost(site, installation, trouble)
+
+
+def test_stop_is_quick_even_when_nothing_can_be_committed(site: Site) -> None:
+    sent = list(frames(DEVICES, 40, seed=10))
+    account = Account(site.published)
+    with installed(site, device_file(DEVICES), log=LOG) as installation:
+        bridge = installation.start()
+        with Forwarder(installation.udp_port) as forwarder:
+            forwarder.push([frame.rxpk(0) for frame in sent[:20]])
+            installation.wait_judged(20)
+            release = hold_database(installation, bridge)
+            forwarder.push([frame.rxpk(1) for frame in sent[20:]])
+            wait_until(lambda: "the store cannot, trying again" in bridge.log(), "the log says so")
+            assert bridge.stop() < STOP_LIMIT
+            assert "could not be committed before the stop" in bridge.log()
+            release()
+            bridge = installation.start()
+            forwarder.push([frame.rxpk(2) for frame in sent])
+            installation.wait_judged(40)
+        installation.wait_drained()
+        account.assert_complete(sent)
+        assert installation.status()["verdicts"]["accepted"] == 20, "not taken, so not used up"
+        bridge.stop()
 
 
 @pytest.fixture
