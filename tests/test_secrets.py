@@ -62,6 +62,7 @@ def hear_everything(installation: Installation) -> None:
     installation.wait_judged(judged + count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log_format", ["json", "human"])
 def test_a_bridge_that_says_all_it_can_names_no_key(site: Site, log_format: str) -> None:
     devices = (RECORDINGS / DEVICE_FILE).read_text(encoding="utf-8")
