@@ -37,6 +37,9 @@ class Radios:
         self._totals: Counter[str] = Counter()
         self._held_back: list[Heard] = []
         """What a source had in its hands when it was stopped."""
+        self._all_told = asyncio.Event()
+        """Not set while `stop` collects what the sources still have: until then nobody knows that it is the end."""
+        self._all_told.set()
 
     @property
     def counters(self) -> dict[str, int]:
@@ -62,12 +65,16 @@ class Radios:
 
     async def stop(self) -> None:
         """Close every source. `receive` then gives what was heard before, for it was acknowledged on the air side."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for source in self._sources:
-            await self._close(source)
-            self._held_back += await _rest(source)
+        self._all_told.clear()
+        try:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for source in self._sources:
+                await self._close(source)
+                self._held_back += await _rest(source)
+        finally:
+            self._all_told.set()
 
     async def _next(self) -> list[Heard]:
         """The next batch, or SourceEnded once all tasks are done and the inbox is empty."""
@@ -76,6 +83,7 @@ class Radios:
             while not getter.done():
                 running = [task for task in self._tasks if not task.done()]
                 if not running and self._inbox.empty():
+                    await self._all_told.wait()
                     return self._take_held_back()
                 if not running:
                     break

@@ -133,5 +133,28 @@ def test_a_stop_loses_nothing_that_was_heard() -> None:
     asyncio.run(scenario())
 
 
+def test_the_end_is_not_told_while_a_source_that_lets_go_slowly_still_has_frames() -> None:
+    class Slow(Scripted):
+        async def stop(self) -> None:
+            for _ in range(5):  # whoever waits in `receive` gets every chance to end too early
+                await asyncio.sleep(0)
+            await super().stop()
+
+    async def scenario() -> None:
+        sources = [Slow("one", []), Slow("two", [])]
+        radios = _radios(*sources)
+        await radios.start()
+        waiting = asyncio.create_task(_collect(radios, lambda heard: len(heard) == 2))
+        await asyncio.sleep(0)
+        for number, source in enumerate(sources):
+            source.buffered = [_report(number)]
+        await radios.stop()
+        assert await waiting == [_report(0), _report(1)]
+        with pytest.raises(SourceEnded):
+            await radios.receive()
+
+    asyncio.run(scenario())
+
+
 def test_counters_carry_the_name_of_their_source() -> None:
     assert _radios(Scripted("a", []), Scripted("b", [])).counters == {"a_heard": 0, "b_heard": 0}
