@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -58,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a reader who has gone is told of here, not by the interpreter at its end
     except ConfigError as error:
         for problem in error.problems:
-            print(problem, file=sys.stderr)
+            _complain(str(problem), logging.WARNING if problem.warning else logging.ERROR)
         return EXIT_CONFIG
     except TransientError as error:
-        print(f"lorabridge {name}: {error}", file=sys.stderr)
+        _complain(f"lorabridge {name}: {error}", logging.ERROR)
         return EXIT_FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -69,6 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return status
+
+
+def _complain(text: str, level: int) -> None:
+    """To standard error; to the journal with a priority, or a refused start would look like any other line."""
+    from lorabridge.daemon.log import PRIORITY, to_journal  # noqa: PLC0415  # only for commands that fail
+
+    priority = f"<{PRIORITY[level]}>" if to_journal(sys.stderr, os.environ) else ""
+    print(f"{priority}{text}", file=sys.stderr)
 
 
 def _no_command(name: str) -> int:

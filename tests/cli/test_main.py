@@ -82,6 +82,19 @@ def test_whatever_is_wrong_with_the_configuration_is_printed_and_the_service_is_
     assert places == ["radio", "gateway.id", "aws_iot.endpiont", "aws_iot.endpoint", "aws_iot.thing_name"]
 
 
+def test_in_the_journal_a_refused_configuration_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "lorabridge.toml"
+    path.write_text("[gateway\n", encoding="utf-8")
+    journal = tmp_path / "journal"
+    with journal.open("wb") as stream:
+        status = os.fstat(stream.fileno())
+        environ = {**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        command = [*_LORABRIDGE, "run", "--config", str(path)]
+        done = subprocess.run(command, stderr=stream, env=environ, timeout=60, check=False)
+    assert done.returncode == 78
+    assert journal.read_text(encoding="utf-8").startswith(f"<3>{path}: ")
+
+
 def test_a_disk_that_refuses_is_worth_another_try(tmp_path: Path) -> None:
     installation = Installation(tmp_path, device(), port=free_port())
     limited = 'ulimit -f 1; exec "$@"'  # files of 1 KiB at most
