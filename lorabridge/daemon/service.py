@@ -89,6 +89,7 @@ class Service:
     async def _reload_devices(self, bridge: Bridge) -> None:
         """Take over the device files, or change nothing and say why."""
         self._notifier.reloading()
+        status = "running"
         try:
             config, fingerprint = configuration.load(self._path)
             devices = await asyncio.to_thread(load_checked, config)
@@ -96,10 +97,11 @@ class Service:
             if fingerprint != self._fingerprint:
                 _FACTS.warning("the configuration file changed: restart to take over more than the devices")
         except ConfigError as error:
+            status = "running, but the last reload was refused: the log says why"  # `systemctl reload` cannot tell
             for problem in error.problems:
                 _FACTS.error("reload refused, nothing was changed", reason=str(problem))
         finally:
-            self._notifier.ready("running")
+            self._notifier.ready(status)
 
 
 def load_checked(config: Config) -> tuple[Device, ...]:

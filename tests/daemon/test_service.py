@@ -132,9 +132,11 @@ def test_a_reload_of_something_wrong_changes_nothing_and_names_everything(tmp_pa
         broken.write_text('[[device]]\nname = "x"\ndev_uei = "1"\n', encoding="utf-8")
         os.kill(os.getpid(), signal.SIGHUP)
         await manager.hears("RELOADING=1")
-        await manager.hears("READY=1")
+        assert "the last reload was refused" in await manager.hears("READY=1")
         assert (await _asked(installation.socket))["devices"] == 1
         broken.unlink()
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert await manager.hears("READY=1") == "READY=1\nSTATUS=running"
         installation.write("[gateway")
         os.kill(os.getpid(), signal.SIGHUP)
         await manager.hears("READY=1")
