@@ -259,7 +259,7 @@ def fault_of_error(error: Exception, clock_is_unset: Callable[[], bool]) -> Link
         if fault is LinkFault.SERVER_NOT_YET_VALID and clock_is_unset():
             fault = LinkFault.CLOCK_NOT_SET
         return LinkDown(fault, error.verify_message)
-    detail = str(error)
+    detail = "; ".join(str(error).splitlines())  # a ConfigError has a line for each problem
     if isinstance(error, ssl.SSLError):
         return LinkDown(fault_of_tls_reason(detail) or LinkFault.TLS_CLOSED, detail)
     if isinstance(error, TimeoutError) and "handshake" in detail:

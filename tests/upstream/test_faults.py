@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lorabridge.errors import ConfigError, Problem
 from lorabridge.lorawan.events import EventKind
 from lorabridge.settings import Duration
 from lorabridge.upstream import faults, tls
@@ -256,6 +257,13 @@ def test_a_certificate_not_yet_valid_is_blamed_on_the_clock_only_when_that_canno
     down = fault_of_error(error, lambda: unset)
     assert down is not None
     assert down.fault is fault
+
+
+def test_several_problems_of_our_files_are_one_line() -> None:
+    problems = [Problem(where="/a.pem", what="is gone"), Problem(where="/b.pem", what="is no PEM")]
+    down = fault_of_error(ConfigError(problems), lambda: False)
+    assert down is not None
+    assert (down.fault, down.detail) == (LinkFault.LOCAL_FILES, "/a.pem: is gone; /b.pem: is no PEM")
 
 
 def test_an_error_that_is_our_own_bug_is_no_fault_of_the_link() -> None:
