@@ -58,15 +58,24 @@ class PreparedKey:
         mixed ^= self._k1 << 8 * last if size == padded else self._k2 << 8 * last ^ 0x80 << 8 * size
         encrypted = bytearray(padded)
         self._cbc.encrypt(mixed.to_bytes(padded, "little"), output=encrypted)
-        tag = bytes(encrypted[-BLOCK:])
+        tag = encrypted[last:]
         self._chained = int.from_bytes(tag, "little")
-        return tag
+        return bytes(tag)
 
     def encrypt_blocks(self, blocks: bytes) -> bytes:
         """AES in ECB mode over whole blocks."""
+        return bytes(self._encrypt(blocks))
+
+    def xor_stream(self, blocks: bytes, data: bytes) -> bytes:
+        """`data` XOR the encrypted blocks, as far as data goes."""
+        size = len(data)
+        stream = int.from_bytes(self._encrypt(blocks)[:size], "little")
+        return (int.from_bytes(data, "little") ^ stream).to_bytes(size, "little")
+
+    def _encrypt(self, blocks: bytes) -> bytearray:
         encrypted = bytearray(len(blocks))  # pycryptodome takes a third longer to make room by itself
         self._ecb.encrypt(blocks, output=encrypted)
-        return bytes(encrypted)
+        return encrypted
 
     def decrypt_blocks(self, blocks: bytes) -> bytes:
         """The inverse of `encrypt_blocks`."""
@@ -171,9 +180,7 @@ def crypt_frm_payload(key: PreparedKey, data: bytes, direction: Direction, dev_a
     if not size:
         return b""
     head = _A_HEAD.pack(0x01, direction, dev_addr, fcnt32)
-    blocks = head.join(_A_NUMBERS[(size + BLOCK - 1) // BLOCK])
-    stream = key.encrypt_blocks(blocks)[:size]
-    return (int.from_bytes(data, "little") ^ int.from_bytes(stream, "little")).to_bytes(size, "little")
+    return key.xor_stream(head.join(_A_NUMBERS[(size + BLOCK - 1) // BLOCK]), data)
 
 
 def crypt_f_opts(
@@ -181,8 +188,7 @@ def crypt_f_opts(
 ) -> bytes:
     """XOR with the one block of the FOpts keystream (TS001-1.1 §4.3.1.6 with its errata)."""
     counter = 0x02 if a_fcnt_down else 0x01
-    stream = key.encrypt_blocks(_FOPTS_BLOCK.pack(0x01, counter, direction, dev_addr, fcnt32, 0x01))
-    return bytes(a ^ b for a, b in zip(data, stream, strict=False))
+    return key.xor_stream(_FOPTS_BLOCK.pack(0x01, counter, direction, dev_addr, fcnt32, 0x01), data)
 
 
 def join_mic(key: PreparedKey, message: bytes) -> bytes:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 import msgspec
 
 from lorabridge.lorawan.air import CrcStatus, Reception
-from lorabridge.lorawan.crypto import MicContext, PreparedKey, derive_js_int_key, join_mic, mic_equal
+from lorabridge.lorawan.crypto import MicContext, PreparedKey, SessionCrypto, derive_js_int_key, join_mic, mic_equal
 from lorabridge.lorawan.device import Device
 from lorabridge.lorawan.events import DeviceRef, Event, SecurityEvent, Uplink, UplinkCopy
 from lorabridge.lorawan.frame import DataFrame, JoinRequest, Proprietary, RejoinRequest, parse
@@ -113,9 +113,9 @@ class Engine:
             frame = parse(reception.phy_payload)
         except MalformedFrame as error:
             return Decision(reception=reception, verdict=Verdict.MALFORMED, reason=error.reason, detail=str(error))
+        if isinstance(frame, DataFrame) and frame.direction is _UP:
+            return self._judge_data(frame, reception, batch)
         match frame:
-            case DataFrame() if frame.direction is _UP:
-                return self._judge_data(frame, reception, batch)
             case JoinRequest() | RejoinRequest():
                 return self._judge_join(frame, reception)
             case Proprietary():
@@ -135,7 +135,7 @@ class Engine:
             for fcnt32 in counter_candidates(session.fcnt_up, frame.fcnt16):
                 verified = verify(frame, fcnt32, crypto, contexts)
                 if verified is not None:
-                    return self._judge_verified(verified, entry, session, reception, batch)
+                    return self._judge_verified(verified, entry, crypto, session, reception, batch)
         return Decision(
             reception=reception,
             verdict=Verdict.BAD_MIC,
@@ -154,7 +154,13 @@ class Engine:
         )
 
     def _judge_verified(
-        self, verified: VerifiedFrame, entry: Entry, session: Session, reception: Reception, batch: _Batch
+        self,
+        verified: VerifiedFrame,
+        entry: Entry,
+        crypto: SessionCrypto,
+        session: Session,
+        reception: Reception,
+        batch: _Batch,
     ) -> Decision:
         """A frame whose sender is proved: the counter decides."""
         window_ns = self._network.duplicate_window_ns
@@ -174,67 +180,7 @@ class Engine:
             fcnt32=verified.fcnt32,
             session=moved,
             heard=heard,
-            events=self._events(verified, judged, entry, session, reception),
-        )
-
-    def _events(
-        self, verified: VerifiedFrame, judged: CounterJudgement, entry: Entry, session: Session, reception: Reception
-    ) -> tuple[Event, ...]:
-        """What the cloud is told of a frame whose sender is proved."""
-        if judged.fresh is not None:
-            resets = session.resets if judged.session is None else judged.session.resets
-            return (self._uplink(judged.fresh, judged, entry, resets, reception),)
-        if judged.verdict in _COPIES and (judged.session is None or judged.session.copies <= MAX_COPIES):
-            return (
-                UplinkCopy(
-                    uplink_id=uplink_id(entry, verified, session.resets),
-                    device=entry.ref,
-                    fcnt32=verified.fcnt32,
-                    verdict=judged.verdict,
-                    reception=reception,
-                ),
-            )
-        if judged.verdict in _PROVEN_REFUSALS:
-            return (
-                SecurityEvent(
-                    verdict=judged.verdict,
-                    reason=None,
-                    device=entry.ref,
-                    dev_addr=entry.dev_addr,
-                    fcnt32=verified.fcnt32,
-                    count=1,
-                    first_at=reception.received_at,
-                    last_at=reception.received_at,
-                    detail=judged.detail,
-                    reception=reception,
-                ),
-            )
-        return ()
-
-    def _uplink(
-        self, fresh: FreshFrame, judged: CounterJudgement, entry: Entry, resets: int, reception: Reception
-    ) -> Uplink:
-        """The event of an accepted frame."""
-        frame = fresh.verified.frame
-        payload, f_opts, sealed = decrypt(fresh, entry.device, self._table.crypto(entry))
-        f_ctrl = frame.f_ctrl
-        return Uplink(
-            id=uplink_id(entry, fresh.verified, resets),
-            device=entry.ref,
-            dev_addr=entry.dev_addr,
-            mac_version=entry.device.mac_version,
-            confirmed=frame.confirmed,
-            adr=f_ctrl & 0x80 != 0,
-            adr_ack_req=f_ctrl & 0x40 != 0,
-            ack=f_ctrl & 0x20 != 0,
-            class_b=f_ctrl & 0x10 != 0,
-            fcnt32=fresh.verified.fcnt32,
-            f_port=frame.f_port,
-            f_opts=f_opts,
-            payload=payload,
-            sealed=sealed,
-            counter_reset=judged.counter_reset,
-            reception=reception,
+            events=_events(verified, judged, entry, crypto, session, reception),
         )
 
     def _judge_join(self, frame: JoinRequest | RejoinRequest, reception: Reception) -> Decision:
@@ -278,14 +224,89 @@ class _Batch(History):
         return (session_id, fcnt32, mic) in self._heard or self._history.heard(session_id, fcnt32, mic)
 
 
-_COUNTER_AND_COUNT = struct.Struct("<II")
+def _events(
+    verified: VerifiedFrame,
+    judged: CounterJudgement,
+    entry: Entry,
+    crypto: SessionCrypto,
+    session: Session,
+    reception: Reception,
+) -> tuple[Event, ...]:
+    """What the cloud is told of a frame whose sender is proved."""
+    if judged.fresh is not None:
+        resets = session.resets if judged.session is None else judged.session.resets
+        return (_uplink(judged.fresh, judged, entry, crypto, resets, reception),)
+    if judged.verdict in _COPIES and (judged.session is None or judged.session.copies <= MAX_COPIES):
+        return (
+            UplinkCopy(
+                uplink_id=uplink_id(entry, verified, session.resets),
+                device=entry.ref,
+                fcnt32=verified.fcnt32,
+                verdict=judged.verdict,
+                reception=reception,
+            ),
+        )
+    if judged.verdict in _PROVEN_REFUSALS:
+        return (
+            SecurityEvent(
+                verdict=judged.verdict,
+                reason=None,
+                device=entry.ref,
+                dev_addr=entry.dev_addr,
+                fcnt32=verified.fcnt32,
+                count=1,
+                first_at=reception.received_at,
+                last_at=reception.received_at,
+                detail=judged.detail,
+                reception=reception,
+            ),
+        )
+    return ()
+
+
+def _uplink(
+    fresh: FreshFrame,
+    judged: CounterJudgement,
+    entry: Entry,
+    crypto: SessionCrypto,
+    resets: int,
+    reception: Reception,
+) -> Uplink:
+    """The event of an accepted frame."""
+    frame = fresh.verified.frame
+    payload, f_opts, sealed = decrypt(fresh, entry.device, crypto)
+    f_ctrl = frame.f_ctrl
+    return Uplink(
+        id=uplink_id(entry, fresh.verified, resets),
+        device=entry.ref,
+        dev_addr=entry.dev_addr,
+        mac_version=entry.device.mac_version,
+        confirmed=frame.confirmed,
+        adr=f_ctrl & 0x80 != 0,
+        adr_ack_req=f_ctrl & 0x40 != 0,
+        ack=f_ctrl & 0x20 != 0,
+        class_b=f_ctrl & 0x10 != 0,
+        fcnt32=fresh.verified.fcnt32,
+        f_port=frame.f_port,
+        f_opts=f_opts,
+        payload=payload,
+        sealed=sealed,
+        counter_reset=judged.counter_reset,
+        reception=reception,
+    )
+
+
+_COUNTER_AND_COUNT = struct.Struct(">IH")
 
 
 def uplink_id(entry: Entry, verified: VerifiedFrame, resets: int) -> str:
-    """The same for the same frame, whoever delivers it: 32 hex digits."""
-    content = content_mic(verified.frame.mic, entry.device)
-    named = entry.session_id + _COUNTER_AND_COUNT.pack(verified.fcnt32, resets) + content
-    return hashlib.blake2s(named, digest_size=16).hexdigest()
+    """The same for the same frame, whoever delivers it: 32 hex digits.
+
+    They are 6 bytes of the session, 4 of the counter, 2 of the number of counter resets, and the MIC; under 1.1 only
+    the half of the MIC that does not change with the channel.
+    """
+    mic = content_mic(verified.frame.mic, entry.device).rjust(MIC_SIZE, b"\0")
+    return (entry.session_id[:6] + _COUNTER_AND_COUNT.pack(verified.fcnt32, resets & 0xFFFF) + mic).hex()
 
 
 def _join_keys(device: Device, frame: JoinRequest | RejoinRequest) -> tuple[AES128Key, ...]:

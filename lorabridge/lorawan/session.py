@@ -221,8 +221,8 @@ def _judge_newer(
     fcnt32 = verified.fcnt32
     if session.resets and history.heard(session.session_id, fcnt32, content_mic(verified.frame.mic, device)):
         return _refuse(Verdict.REPLAY, f"frame {fcnt32} was heard before the counter restarted")
-    limit = max_fcnt_gap(device)
     step = fcnt32 - (session.fcnt_up or 0)
+    limit = max_fcnt_gap(device) if step > 1 else None
     if limit is not None and step > limit:
         return _refuse(Verdict.COUNTER_GAP, f"{step} counters after {session.fcnt_up}; at most {limit} may be skipped")
     return _accept(verified, session, device, reception)
