@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from lorabridge.lorawan.air import Antenna, GatewayStatus, LoraDataRate, Reception
+from lorabridge.lorawan.air import Antenna, DataRate, GatewayStatus, LoraDataRate, Reception
 from lorabridge.lorawan.events import (
     DeviceRef,
     Event,
@@ -29,7 +29,7 @@ from lorabridge.lorawan.events import (
     Uplink,
     UplinkCopy,
 )
-from lorabridge.lorawan.types import EUI64
+from lorabridge.lorawan.types import EUI64, DevAddr
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_NS = 253_402_300_799_999_999_999
@@ -68,33 +68,35 @@ class FskObject(_Wire, frozen=True, kw_only=True, tag_field="modulation", tag="f
     bit_rate: int
 
 
-class AntennaObject(_Wire, frozen=True, kw_only=True):
-    """How one antenna heard the frame; null where the gateway does not say."""
+class AntennaObject(_Wire, frozen=True, kw_only=True, omit_defaults=True):
+    """How one antenna heard the frame; what the gateway does not say is left out."""
 
-    antenna: int | None
-    channel: int | None
-    rssi_dbm: float | None
-    signal_rssi_dbm: float | None
-    snr_db: float | None
-    frequency_offset_hz: int | None
-    fine_time_ns: Annotated[int | None, Meta(description="Nanoseconds since the last pulse of the gateway's GPS.")]
-    encrypted_fine_time: bytes | None
+    antenna: int | None = None
+    channel: int | None = None
+    rssi_dbm: float | None = None
+    signal_rssi_dbm: float | None = None
+    snr_db: float | None = None
+    frequency_offset_hz: int | None = None
+    fine_time_ns: Annotated[int | None, Meta(description="Nanoseconds since the last pulse of the gateway's GPS.")] = (
+        None
+    )
+    encrypted_fine_time: bytes | None = None
 
 
-class RxObject(_Wire, frozen=True, kw_only=True):
+class RxObject(_Wire, frozen=True, kw_only=True, omit_defaults=True):
     """One gateway's reception of the frame. The gateway alone vouches for it: no key protects radio metadata."""
 
     gateway_eui: Hex8
     source: Annotated[str, Meta(description="Name of the radio source in the bridge's configuration.")]
     received_at: Utc
-    gateway_time: Annotated[Utc | None, Meta(description="UTC by the gateway's own GPS.")]
-    gps_time_ms: Annotated[int | None, Meta(description="Milliseconds since 1980-01-06, without leap seconds.")]
-    tmst: Annotated[int | None, Meta(description="Concentrator counter in microseconds; wraps at 32 bits.")]
+    gateway_time: Annotated[Utc | None, Meta(description="UTC by the gateway's own GPS.")] = None
+    gps_time_ms: Annotated[int | None, Meta(description="Milliseconds since 1980-01-06, without leap seconds.")] = None
+    tmst: Annotated[int | None, Meta(description="Concentrator counter in microseconds; wraps at 32 bits.")] = None
     frequency_hz: int
     data_rate: LoraObject | FskObject
-    code_rate: str | None
-    rf_chain: int | None
-    modem: int | None
+    code_rate: str | None = None
+    rf_chain: int | None = None
+    modem: int | None = None
     antennas: list[AntennaObject]
 
 
@@ -243,7 +245,7 @@ def _uplink(event: Uplink, gateway_id: str) -> UplinkRecord:
         gateway_id=gateway_id,
         received_at=rx.received_at,
         device=_device(event.device),
-        dev_addr=str(event.dev_addr),
+        dev_addr=_dev_addr(event.dev_addr),
         mac_version=event.mac_version.value,
         confirmed=event.confirmed,
         adr=event.adr,
@@ -322,19 +324,33 @@ def _device(device: DeviceRef) -> DeviceObject:
     return DeviceObject(name=device.name, dev_eui=str(device.dev_eui), tags=dict(device.tags))
 
 
+@functools.lru_cache(maxsize=4096)
+def _dev_addr(dev_addr: DevAddr) -> str:
+    return str(dev_addr)
+
+
+@functools.lru_cache(maxsize=256)
+def _gateway_eui(eui: EUI64) -> str:
+    return str(eui)
+
+
+@functools.lru_cache(maxsize=256)
+def _data_rate(rate: DataRate) -> LoraObject | FskObject:
+    if isinstance(rate, LoraDataRate):
+        return LoraObject(spreading_factor=rate.spreading_factor, bandwidth_hz=rate.bandwidth_hz)
+    return FskObject(bit_rate=rate.bit_rate)
+
+
 def _rx(reception: Reception) -> RxObject:
-    rate = reception.data_rate
     return RxObject(
-        gateway_eui=str(reception.gateway_eui),
+        gateway_eui=_gateway_eui(reception.gateway_eui),
         source=reception.source,
         received_at=_utc(reception.received_at),
         gateway_time=None if reception.gateway_time_ns is None else _utc(reception.gateway_time_ns),
         gps_time_ms=reception.gps_time_ms,
         tmst=reception.tmst,
         frequency_hz=reception.frequency_hz,
-        data_rate=LoraObject(spreading_factor=rate.spreading_factor, bandwidth_hz=rate.bandwidth_hz)
-        if isinstance(rate, LoraDataRate)
-        else FskObject(bit_rate=rate.bit_rate),
+        data_rate=_data_rate(reception.data_rate),
         code_rate=None if reception.code_rate is None else _text(reception.code_rate),
         rf_chain=reception.rf_chain,
         modem=reception.modem,
