@@ -106,7 +106,12 @@ class Fleet:
         """What the naive decoder is told of them, as they are now."""
         return {
             int(node.dev_addr): NaiveSession(
-                f"node-{node.number}", int(node.dev_eui), node.nwk_s_key, node.app_s_key, node.fcnt - 1
+                f"node-{node.number}",
+                int(node.dev_eui),
+                node.nwk_s_key,
+                node.app_s_key,
+                node.fcnt - 1,
+                {"site": "roof"},
             )
             for node in self.nodes
         }

@@ -21,8 +21,8 @@ def run(decoder: str, count: int, prepared: int) -> None:
     frames = fleet.frames(prepared)
     heard = receptions(frames)
     if decoder == "naive":
-        for phy in frames[:count]:
-            naive.decode(phy)
+        for one in heard[:count]:
+            naive.decode(one.phy_payload, one)
         return
     for start in range(0, count, BATCH):
         judge(bridge, heard[start : min(start + BATCH, count)])

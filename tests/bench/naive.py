@@ -1,13 +1,15 @@
 """The reference: a LoRaWAN decoder as one writes it first, complete and correct, from PHYPayload to JSON.
 
 Idiomatic `construct` (Switch, BitStruct, Enum, RawCopy) interpreted; `CMAC.new` for every frame; one
-`AES.new` for every block of the keystream; the standard library's `json`. It writes less into its JSON than
-the bridge does (no radio metadata, no id) and keeps less of a session, so the ratios to it are modest.
+`AES.new` for every block of the keystream; the standard library's `json`. Told of the reception it writes the
+same record as the bridge, but for the `id`; it keeps less of a session and tells no duplicates or replays apart.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -30,6 +32,8 @@ from construct import (
 )
 from Crypto.Cipher import AES
 from Crypto.Hash import CMAC
+
+from lorabridge.lorawan.air import LoraDataRate, Reception
 
 MIC_SIZE = 4
 
@@ -90,6 +94,7 @@ class NaiveSession(msgspec.Struct):
     nwk_s_key: bytes
     app_s_key: bytes
     last_fcnt: int
+    tags: dict[str, str] = {}
 
 
 def parse(phy: bytes) -> Any:
@@ -126,8 +131,11 @@ class NaiveDecoder:
     def __init__(self, sessions: dict[int, NaiveSession]) -> None:
         self.sessions = sessions
 
-    def decode(self, phy: bytes) -> str | None:
-        """The JSON of an uplink that verifies and is new; None for any other frame."""
+    def decode(self, phy: bytes, heard: Reception | None = None) -> str | None:
+        """The JSON of an uplink that verifies and is new; None for any other frame.
+
+        With `heard` it is the whole record that the bridge publishes, radio metadata and all, less its `id`.
+        """
         frame = parse(phy)
         m_type, body = frame.signed.value.mhdr.m_type, frame.signed.value.body
         if m_type not in ("unconfirmed_data_up", "confirmed_data_up"):
@@ -146,18 +154,59 @@ class NaiveDecoder:
         if body.f_port is not None:
             key = session.app_s_key if body.f_port else session.nwk_s_key
             payload = decrypt(key, body.frm_payload, fhdr.dev_addr, fcnt32)
-        return json.dumps(
-            {
-                "device": {"name": session.name, "dev_eui": f"{session.dev_eui:016x}"},
-                "dev_addr": f"{fhdr.dev_addr:08x}",
-                "confirmed": m_type == "confirmed_data_up",
-                "adr": fhdr.f_ctrl.adr,
-                "adr_ack_req": fhdr.f_ctrl.adr_ack_req,
-                "ack": fhdr.f_ctrl.ack,
-                "class_b": fhdr.f_ctrl.class_b,
-                "fcnt32": fcnt32,
-                "f_port": body.f_port,
-                "f_opts": fhdr.f_opts.hex(),
-                "payload": None if payload is None else payload.hex(),
-            }
-        )
+        document = {
+            "device": {"name": session.name, "dev_eui": f"{session.dev_eui:016x}", "tags": session.tags},
+            "dev_addr": f"{fhdr.dev_addr:08x}",
+            "confirmed": m_type == "confirmed_data_up",
+            "adr": fhdr.f_ctrl.adr,
+            "adr_ack_req": fhdr.f_ctrl.adr_ack_req,
+            "ack": fhdr.f_ctrl.ack,
+            "class_b": fhdr.f_ctrl.class_b,
+            "fcnt32": fcnt32,
+            "f_port": body.f_port,
+            "f_opts": fhdr.f_opts.hex(),
+            "payload": None if payload is None else payload.hex(),
+        }
+        if heard is not None:
+            document |= whole_record(document, heard)
+        return json.dumps(document)
+
+
+def whole_record(document: dict[str, Any], heard: Reception) -> dict[str, Any]:
+    """What the record of an uplink has beyond the frame, in the bridge's own words."""
+    rate = heard.data_rate
+    if not isinstance(rate, LoraDataRate):
+        raise TypeError("the benchmark's frames are LoRa frames")
+    received_at = datetime.fromtimestamp(heard.received_at / 1e9, UTC).isoformat().replace("+00:00", "Z")
+    rx = {
+        "gateway_eui": f"{heard.gateway_eui:016x}",
+        "source": heard.source,
+        "received_at": received_at,
+        "tmst": heard.tmst,
+        "frequency_hz": heard.frequency_hz,
+        "data_rate": {
+            "modulation": "lora",
+            "spreading_factor": rate.spreading_factor,
+            "bandwidth_hz": rate.bandwidth_hz,
+        },
+        "code_rate": heard.code_rate,
+        "rf_chain": heard.rf_chain,
+        "modem": heard.modem,
+        "antennas": [known(msgspec.structs.asdict(antenna)) for antenna in heard.antennas],
+    }
+    return {
+        "schema": "lorabridge/uplink/1",
+        "gateway_id": "roof-1",
+        "received_at": received_at,
+        "mac_version": "1.0.3",
+        "f_opts": base64.b64encode(bytes.fromhex(document["f_opts"])).decode(),
+        "payload": base64.b64encode(bytes.fromhex(document["payload"])).decode(),
+        "sealed": False,
+        "counter_reset": False,
+        "rx": [known(rx)],
+    }
+
+
+def known(values: dict[str, Any]) -> dict[str, Any]:
+    """Without what is not known."""
+    return {name: value for name, value in values.items() if value is not None}
