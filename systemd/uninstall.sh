@@ -8,7 +8,8 @@ usage: systemd/uninstall.sh [--root DIR] [--purge]
 
   --root DIR  remove from DIR instead of / (also: DESTDIR=DIR)
   --purge     remove the configuration, the keys and the state too. The frame counters go with it: devices that
-              are not given new keys could then be imitated with frames recorded before.
+              are not given new keys could then be imitated with frames recorded before. Credentials that drop-ins
+              load from elsewhere, such as /etc/credstore, stay.
 TXT
 }
 
@@ -45,7 +46,7 @@ if [ "$purge" = yes ]; then
 fi
 if [ -z "$root" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 
-for kept in /etc/lorabridge /var/lib/lorabridge; do
+for kept in /etc/lorabridge /var/lib/lorabridge /etc/systemd/system/lorabridge.service.d; do
   if [ -e "$root$kept" ]; then echo "uninstall: kept $root$kept"; fi
 done
 echo "uninstall: done"

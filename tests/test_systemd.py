@@ -138,11 +138,17 @@ def test_installing_twice_is_installing_once_and_removing_keeps_what_is_the_oper
     assert modes(tmp_path) == tree
 
     (tmp_path / "var/lib/lorabridge/lorabridge.db").write_text("counters")
-    assert run(SYSTEMD / "uninstall.sh", "--root", tmp_path).returncode == 0
+    drop_ins = tmp_path / "etc/systemd/system/lorabridge.service.d"
+    drop_ins.mkdir()
+    (drop_ins / "local.conf").write_text("[Service]\n")
+    removed = run(SYSTEMD / "uninstall.sh", "--root", tmp_path)
+    assert removed.returncode == 0
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()} == {
         "etc/lorabridge/lorabridge.toml",
+        "etc/systemd/system/lorabridge.service.d/local.conf",
         "var/lib/lorabridge/lorabridge.db",
     }
+    assert f"kept {drop_ins}\n" in removed.stdout
     assert not (tmp_path / "opt/lorabridge").exists()
     assert run(SYSTEMD / "uninstall.sh", "--root", tmp_path, "--purge").returncode == 0
     assert [path for path in tmp_path.rglob("*") if "lorabridge" in path.name] == []
