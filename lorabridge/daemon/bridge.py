@@ -30,7 +30,7 @@ from lorabridge.store.database import Store
 from lorabridge.upstream import schema
 from lorabridge.upstream.aws_iot import AwsIot, LinkReport
 from lorabridge.upstream.drain import Drain, OutboxRecord
-from lorabridge.upstream.faults import LinkState
+from lorabridge.upstream.faults import LinkFault, LinkState
 from lorabridge.upstream.topics import Topics
 
 _FACTS = Facts(logging.getLogger(__name__))
@@ -45,6 +45,8 @@ SETTLE_LIMIT = 0.5
 """Seconds of a clean stop for the last batch, the last PUBACKs, and their deletion; it may take five in all."""
 TICK = 1.0
 DRAIN_POLL = 0.05
+_LAST_NS = 253_402_300_799 * 10**9
+"""The end of the year 9999: a gateway's clock may say anything."""
 
 
 class Bridge:
@@ -67,7 +69,7 @@ class Bridge:
         self.health = Health(time.monotonic)
         self._table = SessionTable(devices, store.sessions(), config.network.region)
         self._engine = Engine(self._table, network_of(config, devices), store)
-        self._link = AwsIot(config.aws_iot, config.gateway.id, status=self._status, rng=rng, on_change=_tell_link)
+        self._link = AwsIot(config.aws_iot, config.gateway.id, status=self._status, rng=rng, on_change=_LinkLog().tell)
         topics = Topics(config.aws_iot.topics, config.gateway.id)
         self._drain = Drain(store, self._link, topics, on_parked=_tell_parked)
         sources = [source_of(settings) for settings in config.radios]
@@ -157,11 +159,12 @@ class Bridge:
             "link_fault": None if link.fault is None else link.fault.value,
             "link_detail": link.detail,
             "link_hint": "" if link.fault is None else link.fault.hint,
-            "healthy": not stuck and link.state is LinkState.ONLINE,
+            "store": self._pipeline.trouble or "ok",
+            "healthy": not stuck and not self._pipeline.trouble and link.state is LinkState.ONLINE,
             "stuck": stuck,
             "verdicts": {verdict.value: count for verdict, count in self._pipeline.verdicts.most_common()},
             "counters": self.counters,
-            "gateways": {str(gateway): status.received_at for gateway, status in self._pipeline.gateways.items()},
+            "gateways": {str(gateway): _utc(at) for gateway, at in self._pipeline.last_heard.items()},
         }
 
     @property
@@ -239,15 +242,27 @@ def _warn_of_policies(devices: Sequence[Device]) -> None:
             )
 
 
-def _tell_link(report: LinkReport) -> None:
-    """One line for every change of the link."""
-    say = _FACTS.info if report.fault is None or report.state is LinkState.ONLINE else _FACTS.warning
-    facts: dict[str, object] = {}
-    if report.fault is not None:
-        facts = {"fault": report.fault, "detail": report.detail, "hint": report.fault.hint}
-    if report.retry_in is not None:
-        facts["retry_in_s"] = round(report.retry_in, 1)
-    say(f"link {report.state}", **facts)
+class _LinkLog:
+    """A line for every change of the link, and none for the same thing said again with a retry time."""
+
+    def __init__(self) -> None:
+        self._told: tuple[LinkState, LinkFault | None] | None = None
+
+    def tell(self, report: LinkReport) -> None:
+        """Called with every report of the link."""
+        now = (report.state, report.fault if report.state is LinkState.WAITING else None)
+        if now == self._told:
+            return
+        self._told = now
+        if report.state is LinkState.WAITING and report.fault is not None:
+            _FACTS.warning("link waiting", fault=report.fault, detail=report.detail, hint=report.fault.hint)
+        else:
+            _FACTS.info(f"link {report.state}")
+
+
+def _utc(ns: int) -> str:
+    """RFC 3339 of nanoseconds since the Unix epoch, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(max(ns, 0), _LAST_NS) / 1e9))
 
 
 def _tell_parked(record: OutboxRecord, reason: str) -> None:

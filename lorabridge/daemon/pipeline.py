@@ -70,6 +70,10 @@ class Pipeline:
         self._observer = observer
         self.verdicts: Counter[Verdict] = Counter()
         self.gateways: dict[EUI64, GatewayStatus] = {}
+        self.last_heard: dict[EUI64, int] = {}
+        """When each gateway last sent anything, nanoseconds since the Unix epoch."""
+        self.trouble = ""
+        """Why the store cannot take what was judged; empty while it can."""
 
     async def run(self) -> None:
         """Until the source has no more."""
@@ -126,9 +130,11 @@ class Pipeline:
                 await self._wait(error)
             else:
                 self._backoff.reset()
+                self.trouble = ""
                 return stored
 
     async def _wait(self, error: TransientError) -> None:
+        self.trouble = str(error)
         _FACTS.error("the store cannot, trying again; frames wait in the radio's buffers", reason=str(error))
         await asyncio.sleep(self._backoff.next())
         self._check.progress()
@@ -141,11 +147,13 @@ class Pipeline:
         ]
 
     def _note_gateways(self, heard: Sequence[Heard]) -> None:
+        """Keep the last word of each gateway; the tables are bounded, and those in them stay current."""
         for one in heard:
-            if isinstance(one, GatewayStatus) and (
-                one.gateway_eui in self.gateways or len(self.gateways) < MAX_GATEWAYS
-            ):
-                self.gateways[one.gateway_eui] = one
+            eui = one.gateway_eui
+            if eui in self.last_heard or len(self.last_heard) < MAX_GATEWAYS:
+                self.last_heard[eui] = one.received_at
+                if isinstance(one, GatewayStatus):
+                    self.gateways[eui] = one
 
     def _tell(self, decision: Decision, rows: Mapping[int, int]) -> None:
         """Count the verdict and write the line of this frame; `rows` names the outbox records of its events."""

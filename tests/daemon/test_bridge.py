@@ -31,7 +31,8 @@ from lorabridge.settings import Duration
 from lorabridge.simulation.standin import Policy, StandIn, StandInSettings, gateway_policy
 from lorabridge.store.database import Batch, Store, StoreConflict
 from lorabridge.store.values import StoredRecord
-from lorabridge.upstream.aws_iot import MAX_PAYLOAD
+from lorabridge.upstream.aws_iot import MAX_PAYLOAD, LinkReport
+from lorabridge.upstream.faults import LinkFault, LinkState
 from tests.daemon.config_help import GATEWAY as GATEWAY_ID
 from tests.daemon.config_help import Installation, captured_log, lines_of
 from tests.lorawan.builders import GATEWAY, device, heard, uplink
@@ -421,3 +422,32 @@ def test_what_is_ours_on_the_air_is_what_the_operator_says_or_else_the_devices(t
 def test_each_type_of_settings_makes_its_own_source() -> None:
     assert isinstance(source_of(RecordingSettings(path=Path("/r"))), Recording)
     assert isinstance(source_of(SemtechUdpSettings()), SemtechUdp)
+
+
+def test_the_same_fault_is_told_once_and_not_again_with_its_retry_time() -> None:
+    told = bridge_module._LinkLog()
+    down = LinkReport(state=LinkState.WAITING, fault=LinkFault.UNREACHABLE, detail="no route")
+    with captured_log() as stream:
+        for report in (
+            LinkReport(state=LinkState.CONNECTING),
+            down,
+            msgspec.structs.replace(down, retry_in=3.0),
+            msgspec.structs.replace(down, state=LinkState.CONNECTING),
+            msgspec.structs.replace(down, fault=LinkFault.TLS_CLOSED),
+            msgspec.structs.replace(down, state=LinkState.ONLINE),
+        ):
+            told.tell(report)
+    lines = lines_of(stream)
+    assert [(line["event"], line.get("fault")) for line in lines] == [
+        ("link connecting", None),
+        ("link waiting", "unreachable"),
+        ("link connecting", None),
+        ("link waiting", "tls_closed"),
+        ("link online", None),
+    ]
+
+
+def test_the_time_of_a_gateway_is_shown_whatever_its_clock_says() -> None:
+    assert bridge_module._utc(1_700_000_000 * 10**9) == "2023-11-14T22:13:20Z"
+    assert bridge_module._utc(-5) == "1970-01-01T00:00:00Z"
+    assert bridge_module._utc(10**30) == "9999-12-31T23:59:59Z"

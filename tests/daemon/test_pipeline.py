@@ -217,6 +217,7 @@ def test_a_database_locked_by_another_costs_a_retry_and_no_frame(tmp_path: Path)
         def see_and_let_go() -> None:
             corridor.now = 31.0
             stuck.append(corridor.health.stuck())
+            assert "locked" in corridor.pipeline.trouble
             assert corridor.handed_on == [], "nothing is told before it is committed"
             other.execute("ROLLBACK")
 
@@ -225,6 +226,7 @@ def test_a_database_locked_by_another_costs_a_retry_and_no_frame(tmp_path: Path)
             assert await running == [Verdict.ACCEPTED]
         other.close()
         assert stuck == [["pipeline"]], "one try took longer than a step may"
+        assert corridor.pipeline.trouble == ""
         assert corridor.health.stuck() == []
         assert [record["fcnt32"] for record in corridor.payloads] == [1]
         assert await corridor.store.pending(0, 10) == corridor.handed_on
