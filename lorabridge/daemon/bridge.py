@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lorabridge import __version__
-from lorabridge.daemon.backoff import Backoff
+from lorabridge.backoff import Backoff
 from lorabridge.daemon.config import Config, RadioSettings, parse_dev_addr_range
 from lorabridge.daemon.health import Health
 from lorabridge.daemon.log import Facts

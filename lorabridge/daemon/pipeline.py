@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from lorabridge.daemon.backoff import Backoff
+from lorabridge.backoff import Backoff
 from lorabridge.daemon.health import Check
 from lorabridge.daemon.log import Facts
 from lorabridge.daemon.radios import Heard

@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from lorabridge.daemon.backoff import Backoff
+from lorabridge.backoff import Backoff
 from lorabridge.daemon.health import Health
 from lorabridge.daemon.log import Facts
 from lorabridge.errors import TransientError

@@ -19,13 +19,14 @@ from typing import Annotated, Any, Literal, Protocol
 import msgspec
 from msgspec import Meta
 
+from lorabridge.backoff import Backoff
 from lorabridge.errors import Problem
 from lorabridge.lorawan.events import EventKind
 from lorabridge.settings import ByteSize, Duration
 from lorabridge.upstream import tls, topics
 from lorabridge.upstream.connection import Connection, ConnectionSettings, Message
 from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
-from lorabridge.upstream.pacing import Backoff, TokenBucket
+from lorabridge.upstream.pacing import ConnectPacing, TokenBucket
 from lorabridge.upstream.tls import TlsSettings
 from lorabridge.upstream.topics import Topics, TopicSettings
 
@@ -164,9 +165,7 @@ class AwsIot:
         self._farewell: asyncio.Future[None] | None = None
         self._said_farewell = False
         self._wake: asyncio.TimerHandle | None = None
-        self._backoff = Backoff(
-            base=settings.backoff_base, cap=settings.backoff_cap, interval=pace.connect_interval, rng=rng
-        )
+        self._pacing = ConnectPacing(Backoff(settings.backoff_base, settings.backoff_cap, rng), pace.connect_interval)
         rate = settings.max_publishes_per_second
         # A quarter of a second's worth at once: 80 + 20 is what AWS IoT takes in any one second.
         self._publishes = TokenBucket(rate, max(1.0, rate / 4))
@@ -191,7 +190,7 @@ class AwsIot:
         try:
             while not self._stopping.is_set():
                 await self._wait_for_clock()
-                delay = self._backoff.delay(time.monotonic())
+                delay = self._pacing.delay(time.monotonic())
                 if delay > 0:
                     self._change(LinkState.WAITING, retry_in=delay)
                     await self._pause(delay)
@@ -237,7 +236,7 @@ class AwsIot:
 
     async def _connect_once(self) -> LinkDown:
         """One connection from beginning to end; how it ended."""
-        self._backoff.tried(time.monotonic())
+        self._pacing.tried(time.monotonic())
         if self._dialled is not None and self._dialled.is_dialling:  # never more than one thread in a look-up
             return LinkDown(LinkFault.NAME_NOT_RESOLVED, "the last look-up still hangs")
         self._change(LinkState.CONNECTING)
@@ -324,7 +323,7 @@ class AwsIot:
         """A PUBACK: the only thing that proves that records get through."""
         if not self._is_proved and time.monotonic() - self._online_since >= self._proved_after:
             self._is_proved = True
-            self._backoff.reset()
+            self._pacing.reset()
             self._change(LinkState.ONLINE, LinkDown(None))
         if key > 0:
             self._counters["acknowledged"] += 1

@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-import random
+from lorabridge.backoff import Backoff
 
 
-class Backoff:
-    """When the next CONNECT may go: full jitter over a doubling ceiling, and never two within `interval`.
+class ConnectPacing:
+    """When the next CONNECT may go: after a back-off, and never two within `interval` seconds.
 
-    The n-th try after the last reset waits uniform(0, min(cap, base * 2^n)) seconds (AWS, Exponential
-    backoff and jitter), so that gateways which fell off together do not come back together. AWS IoT
-    takes one CONNECT a second of one client id: that is `interval`.
+    The very first goes at once. AWS IoT takes one CONNECT a second of one client id: that is `interval`.
     """
 
-    def __init__(self, *, base: float, cap: float, interval: float, rng: random.Random) -> None:
-        self._base = base
-        self._cap = cap
+    def __init__(self, backoff: Backoff, interval: float) -> None:
+        self._backoff = backoff
         self._interval = interval
-        self._rng = rng
-        self._failures = 0
         self._last_try: float | None = None
 
     def delay(self, now: float) -> float:
-        """Seconds to wait from `now` until the next try; nothing for the very first."""
+        """Seconds to wait from `now` until the next try."""
         if self._last_try is None:
             return 0.0
-        ceiling = min(self._cap, self._base * 2.0 ** min(self._failures, 64))
-        return max(self._rng.uniform(0.0, ceiling), self._last_try + self._interval - now)
+        return max(self._backoff.draw(), self._last_try + self._interval - now)
 
     def tried(self, now: float) -> None:
         """A CONNECT goes now; until `reset` it counts as a failure."""
-        self._failures += self._last_try is not None
+        if self._last_try is not None:
+            self._backoff.failed()
         self._last_try = now
 
     def reset(self) -> None:
         """The link has proved itself."""
-        self._failures = 0
+        self._backoff.reset()
 
 
 class TokenBucket:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from lorabridge.daemon.backoff import Backoff
+from lorabridge.backoff import Backoff
 from lorabridge.daemon.health import Health
 from lorabridge.daemon.pipeline import MAX_GATEWAYS, Pipeline
 from lorabridge.daemon.radios import Heard

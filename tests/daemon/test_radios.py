@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lorabridge.daemon.backoff import Backoff
+from lorabridge.backoff import Backoff
 from lorabridge.daemon.health import Health
 from lorabridge.daemon.radios import INBOX_BATCHES, Heard, Radios
 from lorabridge.errors import ConfigError, Problem, TransientError

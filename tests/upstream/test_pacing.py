@@ -5,7 +5,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorabridge.upstream.pacing import Backoff, TokenBucket
+from lorabridge.backoff import Backoff
+from lorabridge.upstream.pacing import ConnectPacing, TokenBucket
 
 
 class Highest(random.Random):
@@ -27,7 +28,7 @@ steps = st.lists(st.tuples(st.floats(0, 300), st.booleans()), max_size=80)
 def test_no_connect_ever_comes_within_the_interval_and_no_wait_exceeds_the_cap(
     seed: int, happened: list[tuple[float, bool]]
 ) -> None:
-    backoff = Backoff(base=1, cap=120, interval=1, rng=random.Random(seed))
+    backoff = ConnectPacing(Backoff(1, 120, random.Random(seed)), 1)
     now, last = 0.0, None
     for lasted, proved in happened:
         delay = backoff.delay(now)
@@ -42,7 +43,7 @@ def test_no_connect_ever_comes_within_the_interval_and_no_wait_exceeds_the_cap(
 
 
 def test_the_ceiling_doubles_up_to_the_cap_until_the_link_has_proved_itself() -> None:
-    backoff = Backoff(base=1, cap=20, interval=0, rng=Highest())
+    backoff = ConnectPacing(Backoff(1, 20, Highest()), 0)
     assert backoff.delay(0) == 0, "the first try is at once"
     waits = []
     for _ in range(8):
@@ -54,14 +55,14 @@ def test_the_ceiling_doubles_up_to_the_cap_until_the_link_has_proved_itself() ->
 
 
 def test_a_lucky_draw_is_still_held_to_one_connect_a_second() -> None:
-    backoff = Backoff(base=1, cap=20, interval=1, rng=Lowest())
+    backoff = ConnectPacing(Backoff(1, 20, Lowest()), 1)
     backoff.tried(10.0)
     assert backoff.delay(10.25) == 0.75
     assert backoff.delay(99.0) == 0
 
 
 def test_thousands_of_failures_do_not_overflow() -> None:
-    backoff = Backoff(base=1, cap=120, interval=0, rng=Highest())
+    backoff = ConnectPacing(Backoff(1, 120, Highest()), 0)
     for _ in range(5000):
         backoff.tried(0)
     assert backoff.delay(1000) == 120

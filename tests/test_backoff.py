@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorabridge.daemon.backoff import Backoff
+from lorabridge.backoff import Backoff
 
 
 class Highest(random.Random):
