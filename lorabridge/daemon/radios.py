@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from lorabridge.backoff import Backoff
-from lorabridge.daemon.health import Health
+from lorabridge.daemon.health import Check, Health
 from lorabridge.daemon.log import Facts
-from lorabridge.errors import TransientError
+from lorabridge.errors import ConfigError, TransientError
 from lorabridge.lorawan.air import GatewayStatus, Reception
 from lorabridge.radio.base import RadioSource, SourceEnded
 
@@ -101,26 +101,32 @@ class Radios:
         return heard
 
     async def _listen(self, source: RadioSource, *, opened: bool) -> None:
-        """One source for as long as it has something to say."""
+        """One source for as long as it has something to say; whatever fails in it, it is started again."""
         check = self._health.add(f"radio {source.name}", limit=60.0)
         try:
             while True:
-                if opened or not await self._open(source):
-                    opened = False
-                    try:
-                        while True:
-                            heard = await source.receive()
-                            self._backoff[source.name].reset()
-                            with check.working():
-                                await self._put(heard)
-                    except TransientError as error:
-                        self._failed(source, error)
-                        await self._close(source)
+                try:
+                    if opened or not await self._open(source):
+                        opened = False
+                        await self._hear(source, check)
+                except SourceEnded:
+                    raise
+                except Exception as error:  # noqa: BLE001  # a bug in one source must not silence the others, or us
+                    self._failed(source, error)
+                    await self._close(source)
                 await asyncio.sleep(self._backoff[source.name].next())
         except SourceEnded:
             _FACTS.info("radio source ended", source=source.name)
         finally:
             self._health.remove(f"radio {source.name}")
+
+    async def _hear(self, source: RadioSource, check: Check) -> None:
+        """Everything an open source says, until it fails or ends."""
+        while True:
+            heard = await source.receive()
+            self._backoff[source.name].reset()
+            with check.working():
+                await self._put(heard)
 
     async def _put(self, heard: list[Heard]) -> None:
         """Into the inbox, waiting for room; a stop in the meantime must not lose it."""
@@ -140,14 +146,17 @@ class Radios:
         _FACTS.info("radio source started", source=source.name)
         return None
 
-    def _failed(self, source: RadioSource, error: TransientError) -> None:
+    def _failed(self, source: RadioSource, error: Exception) -> None:
         self._totals[f"{source.name}_failures"] += 1
-        _FACTS.warning("radio source failed, it will be restarted", source=source.name, reason=str(error))
+        if isinstance(error, (TransientError, ConfigError)):
+            _FACTS.warning("radio source failed, it will be restarted", source=source.name, reason=str(error))
+        else:
+            _FACTS.error("a bug stopped a radio source, it will be restarted", exc=error, source=source.name)
 
     async def _close(self, source: RadioSource) -> None:
         try:
             await asyncio.wait_for(source.stop(), STOP_LIMIT)
-        except (TransientError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001  # as above: the others are still to be stopped
             _FACTS.warning("radio source did not stop cleanly", source=source.name, reason=repr(error))
 
 

@@ -16,6 +16,7 @@ from lorabridge.errors import ConfigError, Problem, TransientError
 from lorabridge.lorawan.air import GatewayStatus, Transmission, TxResult
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import SourceEnded
+from tests.daemon.config_help import captured_log, lines_of
 
 
 class Scripted:
@@ -91,6 +92,36 @@ def test_a_source_that_fails_at_the_start_does_not_stop_the_others() -> None:
         radios = _radios(Scripted("bad", [OSError("no"), OSError("no")]), Scripted("good", [_report(7)]))
         await radios.start()
         assert await _collect(radios, bool) == [_report(7)]
+        await radios.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_bug_in_a_source_is_told_and_silences_neither_it_nor_the_others() -> None:
+    async def scenario() -> None:
+        buggy = Scripted("buggy", [_report(1), ZeroDivisionError("not expected"), _report(2)])
+        radios = _radios(buggy, Scripted("good", [_report(7)]))
+        await radios.start()
+        heard = await _collect(radios, lambda heard: len(heard) == 3)
+        assert {one.received_at for one in heard} == {1, 2, 7}
+        assert (buggy.starts, radios.counters["buggy_failures"]) == (2, 1)
+        await radios.stop()
+
+    with captured_log() as stream:
+        asyncio.run(scenario())
+    [line] = lines_of(stream, "a bug stopped a radio source, it will be restarted")
+    assert (line["level"], line["source"], line["error"]) == ("error", "buggy", "ZeroDivisionError: not expected")
+
+
+def test_a_source_that_cannot_be_opened_again_is_tried_for_ever_and_is_no_end_of_the_bridge() -> None:
+    async def scenario() -> None:
+        gone = ConfigError([Problem(where="radio[1].bind", what="no such address")])
+        source = Scripted("a", [_report(1), TransientError("interface gone"), gone, gone, _report(2)])
+        radios = _radios(source)
+        await radios.start()
+        heard = await _collect(radios, lambda heard: len(heard) == 2)
+        assert [one.received_at for one in heard] == [1, 2]
+        assert (source.starts, radios.counters["a_failures"]) == (4, 3)
         await radios.stop()
 
     asyncio.run(scenario())
