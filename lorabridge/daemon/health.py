@@ -11,20 +11,15 @@ from contextlib import contextmanager
 
 
 class Check:
-    """One loop's progress. `limit` is how many seconds it may hold work without a step.
+    """One loop's progress. `limit` is how many seconds it may hold work without a step."""
 
-    With `always`, waiting counts as holding work: for a loop that comes round by itself.
-    """
+    __slots__ = ("_busy", "_clock", "_stamp", "limit", "name")
 
-    __slots__ = ("_always", "_busy", "_clock", "_dead", "_stamp", "limit", "name")
-
-    def __init__(self, name: str, limit: float, clock: Callable[[], float], *, always: bool) -> None:
+    def __init__(self, name: str, limit: float, clock: Callable[[], float]) -> None:
         self.name = name
         self.limit = limit
         self._clock = clock
-        self._always = always
         self._busy = False
-        self._dead = False
         self._stamp = clock()
 
     @contextmanager
@@ -42,13 +37,9 @@ class Check:
         """A step was made."""
         self._stamp = self._clock()
 
-    def ended(self) -> None:
-        """The loop is gone and nobody will start it again: stuck from now on."""
-        self._dead = True
-
     def is_stuck(self, now: float) -> bool:
         """Whether the loop should have made a step by `now`."""
-        return self._dead or ((self._always or self._busy) and now - self._stamp > self.limit)
+        return self._busy and now - self._stamp > self.limit
 
 
 class Health:
@@ -58,9 +49,9 @@ class Health:
         self._clock = clock
         self._checks: dict[str, Check] = {}
 
-    def add(self, name: str, limit: float, *, always: bool = False) -> Check:
+    def add(self, name: str, limit: float) -> Check:
         """A new check, in the place of one of the same name: a restarted loop begins afresh."""
-        self._checks[name] = Check(name, limit, self._clock, always=always)
+        self._checks[name] = Check(name, limit, self._clock)
         return self._checks[name]
 
     def remove(self, name: str) -> None:

@@ -59,22 +59,15 @@ def test_work_that_failed_is_not_held_any_more(clock: Clock) -> None:
     assert health.stuck() == []
 
 
-def test_a_loop_that_comes_round_by_itself_is_stuck_when_it_does_not(clock: Clock) -> None:
+def test_a_stuck_loop_is_well_again_when_it_is_replaced_or_removed(clock: Clock) -> None:
     health = Health(clock)
-    check = health.add("link", 30, always=True)
-    clock.now += 30.1
-    assert health.stuck() == ["link"]
-    check.progress()
-    assert health.stuck() == []
-
-
-def test_a_loop_that_is_gone_stays_stuck_until_it_is_replaced_or_removed(clock: Clock) -> None:
-    health = Health(clock)
-    health.add("pipeline", 10).ended()
-    assert health.stuck() == ["pipeline"]
-    health.add("pipeline", 10)
-    assert health.stuck() == []
-    health.add("pipeline", 10).ended()
-    health.remove("pipeline")
-    health.remove("pipeline")
-    assert health.stuck() == []
+    with health.add("pipeline", 10).working():
+        clock.now += 10.1
+        assert health.stuck() == ["pipeline"]
+        health.add("pipeline", 10)
+        assert health.stuck() == []
+    with health.add("pipeline", 10).working():
+        clock.now += 10.1
+        health.remove("pipeline")
+        health.remove("pipeline")
+        assert health.stuck() == []
