@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -163,7 +162,11 @@ class Radios:
 async def _rest(source: RadioSource) -> list[Heard]:
     """What a stopped source still has."""
     heard: list[Heard] = []
-    with contextlib.suppress(SourceEnded, TransientError):
+    try:
         while True:
             heard += await source.receive()
-    return heard
+    except SourceEnded:
+        return heard
+    except Exception as error:  # noqa: BLE001  # as above
+        _FACTS.warning("radio source did not give all it had", source=source.name, reason=repr(error))
+        return heard

@@ -187,5 +187,33 @@ def test_the_end_is_not_told_while_a_source_that_lets_go_slowly_still_has_frames
     asyncio.run(scenario())
 
 
+def test_a_source_that_fails_while_it_is_stopped_keeps_nobody_from_stopping() -> None:
+    class Stubborn(Scripted):
+        async def receive(self) -> list[Heard]:
+            if not self.running:
+                raise ZeroDivisionError("not expected")
+            return await super().receive()
+
+        async def stop(self) -> None:
+            await super().stop()
+            raise ZeroDivisionError("not expected either")
+
+    async def scenario() -> None:
+        good = Scripted("good", [])
+        radios = _radios(Stubborn("stubborn", []), good)
+        await radios.start()
+        good.buffered = [_report(3)]
+        await radios.stop()
+        assert await radios.receive() == [_report(3)]
+        assert not good.running
+
+    with captured_log() as stream:
+        asyncio.run(scenario())
+    assert [line["event"] for line in lines_of(stream) if line["level"] == "warning"] == [
+        "radio source did not stop cleanly",
+        "radio source did not give all it had",
+    ]
+
+
 def test_counters_carry_the_name_of_their_source() -> None:
     assert _radios(Scripted("a", []), Scripted("b", [])).counters == {"a_heard": 0, "b_heard": 0}
