@@ -118,6 +118,17 @@ class TxResult(msgspec.Struct, frozen=True):
     """Power really used, when it differs from what was asked."""
 
 
+class Airtime(msgspec.Struct, frozen=True, gc=False):
+    """One transmission of a gateway in one sub-band."""
+
+    gateway_eui: EUI64
+    band_hz: int
+    """The lower edge of the sub-band."""
+    at: int
+    """Nanoseconds since the Unix epoch."""
+    duration_us: int
+
+
 class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One status report of a gateway (`stat`); None where it does not say."""
 
