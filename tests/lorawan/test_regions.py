@@ -85,8 +85,8 @@ def test_data_rates_have_their_number(region: str, tx_dr: int | None, data_rate:
         ("RU864", 0, 868_900_000, SF7),
         ("RU864", 1, 869_100_000, SF7),
         ("ISM2400", 0, 2_403_000_000, ISM_SLOW),
-        ("ISM2400", 1, 2_479_000_000, ISM_SLOW),
-        ("ISM2400", 2, 2_425_000_000, ISM_SLOW),
+        ("ISM2400", 1, 2_425_000_000, ISM_SLOW),
+        ("ISM2400", 2, 2_479_000_000, ISM_SLOW),
     ],
 )
 def test_channels_have_their_number(region: str, tx_ch: int | None, frequency_hz: int, data_rate: DataRate) -> None:
