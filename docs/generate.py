@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import get_args
+
+import msgspec
 
 from lorabridge.daemon import config_text
+from lorabridge.lorawan.commands import CommandReason, CommandState
 from lorabridge.lorawan.events import EventKind
 from lorabridge.lorawan.verdict import Reason, Verdict
-from lorabridge.store.device_settings import DeviceSettings
+from lorabridge.settings import describe
+from lorabridge.store.device_settings import DeviceSettings, MulticastGroupSettings
+from lorabridge.upstream.commands import CommandObject, command_schema
 from lorabridge.upstream.faults import faults_markdown
 from lorabridge.upstream.schema import json_schema
 
@@ -20,9 +26,11 @@ END = "<!-- The end of what is generated. -->"
 def documents() -> dict[Path, bytes]:
     """Every generated document: where it stands, and what it should hold."""
     schemas = {DOCS / "schema" / f"{kind.value}.json": json_schema(kind) for kind in EventKind}
+    schemas[DOCS / "schema" / "command.json"] = command_schema()
     pages = {
         "configuration.md": config_text.reference(),
-        "devices.md": _filled(DOCS / "devices.md", "\n".join(config_text.rows(DeviceSettings))),
+        "downlinks.md": _filled(DOCS / "downlinks.md", downlinks()),
+        "devices.md": _filled(DOCS / "devices.md", _device_tables()),
         "link-faults.md": faults_markdown(),
         "verdicts.md": verdicts(),
     }
@@ -36,6 +44,12 @@ def _filled(path: Path, text: str) -> str:
     if not begin or not end or BEGIN in tail or END in tail:
         raise ValueError(f"{path}: the marks of the generated part are not there")
     return f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}"
+
+
+def _device_tables() -> str:
+    """Every key of a device file."""
+    heading = "## Every key of a `[[multicast_group]]` table"
+    return "\n".join([*config_text.rows(DeviceSettings), "", heading, "", *config_text.rows(MulticastGroupSettings)])
 
 
 def verdicts() -> str:
@@ -57,7 +71,43 @@ The first that applies.
 """
 
 
-def _table(closed_list: type[Verdict | Reason], heading: str) -> str:
+def downlinks() -> str:
+    """Fields, states and reasons, as three tables."""
+    return f"""## Every field of a command
+
+JSON Schema: [command.json](schema/command.json).
+
+{_fields(CommandObject)}
+
+## States of a result
+
+{_table(CommandState, "state")}
+
+## Reasons
+
+{_table(CommandReason, "reason")}"""
+
+
+def _fields(message: type[msgspec.Struct]) -> str:
+    """A table of the fields of a JSON object; a field that may be left out has a default."""
+    rows = [
+        f"| `{field.encode_name}` | {'required' if field.required else _default(field.default)} | {_meaning(field)} |"
+        for field in msgspec.structs.fields(message)
+    ]
+    return "\n".join(("| field | left out | meaning |", "|---|---|---|", *rows))
+
+
+def _default(value: object) -> str:
+    return "none" if value is msgspec.UNSET else f"`{msgspec.json.encode(value).decode()}`"
+
+
+def _meaning(field: msgspec.structs.FieldInfo) -> str:
+    """The description of the type, or of the one it may have."""
+    members = [field.type, *get_args(field.type)]
+    return next(text for text in map(describe, members) if text)
+
+
+def _table(closed_list: type[Verdict | Reason | CommandState | CommandReason], heading: str) -> str:
     rows = [f"| `{member}` | {member.doc} |" for member in closed_list]
     return "\n".join((f"| {heading} | meaning |", "|---|---|", *rows))
 

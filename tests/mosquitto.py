@@ -116,3 +116,29 @@ def watching(port: int, topic: str = "#") -> Iterator[Watcher]:
         yield watcher
     finally:
         watcher.close()
+
+
+class Publisher:
+    """Somebody who publishes by the plain port."""
+
+    def __init__(self, port: int) -> None:
+        self._client = Client(CallbackAPIVersion.VERSION2)
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """With QoS 1; returns when the broker has it."""
+        self._client.publish(topic, payload, qos=1).wait_for_publish(20)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@contextmanager
+def publishing(port: int) -> Iterator[Publisher]:
+    publisher = Publisher(port)
+    try:
+        yield publisher
+    finally:
+        publisher.close()

@@ -12,16 +12,21 @@ from typing import Any
 
 from lorabridge import __version__
 from lorabridge.backoff import Backoff
+from lorabridge.daemon.answering import answering_of, policy_of
+from lorabridge.daemon.command_desk import CommandDesk
 from lorabridge.daemon.config import Config, RadioSettings, parse_dev_addr_range
+from lorabridge.daemon.downlinks import Downlinks
 from lorabridge.daemon.health import Health
 from lorabridge.daemon.log import Facts
 from lorabridge.daemon.pipeline import Pipeline
 from lorabridge.daemon.radios import Radios
 from lorabridge.daemon.reporting import SecurityReporter
 from lorabridge.errors import TransientError
-from lorabridge.lorawan.device import CounterPolicy, Device
-from lorabridge.lorawan.engine import Decision, Engine, Network
+from lorabridge.lorawan.decision import Answering, Decision, Network
+from lorabridge.lorawan.device import Activation, CounterPolicy, Device, MulticastGroup
+from lorabridge.lorawan.engine import Engine
 from lorabridge.lorawan.events import Event, Record, Status
+from lorabridge.lorawan.regions import REGIONS
 from lorabridge.lorawan.table import SessionTable
 from lorabridge.radio.base import RadioSource
 from lorabridge.radio.recording import Recording, RecordingSettings
@@ -59,6 +64,7 @@ class Bridge:
         devices: Sequence[Device],
         store: Store,
         *,
+        groups: Sequence[MulticastGroup] = (),
         observer: Callable[[Decision], None] | None = None,
     ) -> None:
         rng = random.SystemRandom()
@@ -67,20 +73,42 @@ class Bridge:
         self._started_at = time.monotonic()
         self._store = store
         self.health = Health(time.monotonic)
-        self._table = SessionTable(devices, store.sessions(), config.network.region)
-        self._engine = Engine(self._table, network_of(config, devices), store)
-        self._link = AwsIot(config.aws_iot, config.gateway.id, status=self._status, rng=rng, on_change=_LinkLog().tell)
-        topics = Topics(config.aws_iot.topics, config.gateway.id)
-        self._drain = Drain(store, self._link, topics, on_parked=_tell_parked)
+        self._table = SessionTable(
+            devices, store.sessions(), config.network.region, joined=store.joined(), groups=groups
+        )
         sources = [source_of(settings) for settings in config.radios]
         backoff = {source.name: Backoff(*RADIO_BACKOFF, rng) for source in sources}
         self._radios = Radios(sources, self.health, backoff)
+        network = network_of(config, devices, self._radios.mute)
+        self._engine = Engine(self._table, network, store)
+        self._downlinks = Downlinks(
+            settings=config.downlinks,
+            table=self._table,
+            network=network,
+            transmit=self._radios.transmit,
+            queued=store.queue(),
+            next_queue_id=store.next_queue_id(),
+            airtimes=store.airtimes(),
+            clock=time.time_ns,
+            monotonic=time.monotonic,
+        )
+        self._link = AwsIot(
+            config.aws_iot,
+            config.gateway.id,
+            status=self._status,
+            rng=rng,
+            commands=CommandDesk(self._downlinks, time.time_ns) if config.downlinks.enabled else None,
+            on_change=_LinkLog().tell,
+        )
+        topics = Topics(config.aws_iot.topics, config.gateway.id)
+        self._drain = Drain(store, self._link, topics, on_parked=_tell_parked)
         self._reporter = SecurityReporter(int(config.report.security_interval * 1e9))
         self._pipeline = Pipeline(
             source=self._radios,
             engine=self._engine,
             table=self._table,
             store=store,
+            downlinks=self._downlinks,
             encode=self._encode,
             hand_on=self._drain.offer,
             reporter=self._reporter,
@@ -122,13 +150,14 @@ class Bridge:
     async def _take_down(self, pipeline: asyncio.Task[None], supporting: Sequence[asyncio.Task[None]]) -> None:
         """Radio first, then what it heard, then the link, so that nothing acknowledged is left unjudged."""
         _FACTS.info("bridge stopping")
+        under_way = await self._downlinks.settle(SETTLE_LIMIT)
         await self._radios.stop()
         try:
             async with asyncio.timeout(JUDGE_LIMIT):
                 if not pipeline.done():  # else `run` has raised what ended it, and to ask again loses the traceback
                     await pipeline
                 if pipeline.exception() is None:
-                    await self._pipeline.commit([], self._sums(final=True))
+                    await self._pipeline.commit([], [*under_way.events, *self._sums(final=True)], under_way)
         except TimeoutError:
             _FACTS.error("frames were heard that could not be committed before the stop")
         finally:  # whatever ended the pipeline, what is committed gets its chance to leave
@@ -140,10 +169,12 @@ class Bridge:
                 await asyncio.wait_for(self._store.pending(0, 1), SETTLE_LIMIT)
             _FACTS.info("bridge stopped", unsent=self._store.counters["outbox_records"])
 
-    def reload(self, devices: Sequence[Device]) -> None:
-        """Take over new devices; sessions stay."""
-        self._table.load(devices)
-        self._engine.own(network_of(self._config, devices))
+    def reload(self, devices: Sequence[Device], groups: Sequence[MulticastGroup] = ()) -> None:
+        """Take over new devices and groups; sessions stay."""
+        self._table.load(devices, groups)
+        network = network_of(self._config, devices, self._radios.mute)
+        self._engine.own(network)
+        self._downlinks.own(network)
         _warn_of_policies(devices)
         _FACTS.info("devices reloaded", devices=len(devices))
 
@@ -159,6 +190,7 @@ class Bridge:
             "link_fault": None if link.fault is None else link.fault.value,
             "link_detail": link.detail,
             "link_hint": "" if link.fault is None else link.fault.hint,
+            "commands": link.subscription.value,
             "store": self._pipeline.trouble or "ok",
             "healthy": not stuck and not self._pipeline.trouble and link.state is LinkState.ONLINE,
             "stuck": stuck,
@@ -175,6 +207,7 @@ class Bridge:
             **self._store.counters,
             **{f"link_{name}": value for name, value in self._link.counters.items()},
             **{f"drain_{name}": value for name, value in self._drain.counters.items()},
+            **{f"downlink_{name}": value for name, value in self._downlinks.counters.items()},
             "security_untold": self._reporter.untold,
         }
 
@@ -219,16 +252,34 @@ def source_of(settings: RadioSettings) -> RadioSource:
     return SemtechUdp(settings)
 
 
-def network_of(config: Config, devices: Sequence[Device]) -> Network:
-    """What is ours on the air: as configured, else the networks that the devices' addresses belong to."""
+def network_of(config: Config, devices: Sequence[Device], mute_sources: frozenset[str] = frozenset()) -> Network:
+    """What is ours on the air: as configured, else the networks that the devices' addresses belong to.
+
+    `mute_sources`: radio sources that cannot send.
+    """
     network = config.network
     prefixes = [parse_dev_addr_range(text) for text in network.dev_addr_ranges]
     if not network.net_ids and not prefixes:
         prefixes = sorted({device.dev_addr.network_prefix for device in devices if device.dev_addr is not None})
+        if config.downlinks.enabled and any(device.activation is Activation.OTAA for device in devices):
+            prefixes.append(_answering(config, frozenset()).address_range)
     return Network(
+        answering=_answering(config, mute_sources) if config.downlinks.enabled else None,
         net_ids=network.net_ids,
         dev_addr_prefixes=tuple(prefixes),
         duplicate_window_ns=int(network.duplicate_window * 1e9),
+    )
+
+
+def _answering(config: Config, mute_sources: frozenset[str]) -> Answering:
+    """How devices are answered, as configured."""
+    text = config.join.dev_addr_range
+    return answering_of(
+        config.join,
+        policy_of(config.mac, REGIONS.get(config.network.region or "")),
+        net_ids=config.network.net_ids,
+        dev_addr_range=None if text is None else parse_dev_addr_range(text),
+        mute_sources=mute_sources,
     )
 
 

@@ -13,6 +13,7 @@ from lorabridge.errors import Problem
 from lorabridge.radio.recording import RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdpSettings
 from lorabridge.store.devices import load_devices
+from lorabridge.store.key_wrap import check_key_encryption_key
 from lorabridge.upstream import tls
 
 
@@ -21,6 +22,7 @@ def check(config: Config, where: str) -> list[Problem]:
     problems = tls.check_files(config.aws_iot, datetime.now(UTC))
     devices, device_problems = load_devices(config.devices, credentials_dir=credentials_directory())
     problems += [*device_problems, *check_regions(config, devices)]
+    problems += check_key_encryption_key(config.store, credentials_directory())
     problems += _check_folder(Path(config.store.path).parent, f"{where}: store.path")
     problems += _check_folder(config.report.status_socket.parent, f"{where}: report.status_socket", warning=True)
     for number, radio in enumerate(config.radios, 1):

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from lorabridge.daemon.answering import DownlinkSettings, JoinSettings, MacSettings, problems_of
 from lorabridge.daemon.log import LogSettings
 from lorabridge.errors import ConfigError, Problem
 from lorabridge.lorawan.regions import REGIONS
@@ -106,6 +107,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename={"radios": "radio
         "/etc/lorabridge/devices.d"
     )
     network: NetworkSettings = NetworkSettings()
+    join: JoinSettings = JoinSettings()
+    mac: MacSettings = MacSettings()
+    downlinks: DownlinkSettings = DownlinkSettings()
     store: StoreSettings = StoreSettings()
     aws_iot: AwsIotSettings
     report: ReportSettings = ReportSettings()
@@ -138,9 +142,31 @@ def parse(text: bytes, where: str) -> Config:
     config = read_table(Config, table, where, problems)
     problems += _check_link(table, where)
     errors = [problem for problem in problems if not problem.warning]
+    if config is not None:
+        errors += _check_answering(config, where)
     if config is None or errors:
-        raise ConfigError(problems)
+        raise ConfigError([*problems, *(error for error in errors if error not in problems)])
     return msgspec.structs.replace(config, radios=radios)
+
+
+def _check_answering(config: Config, where: str) -> list[Problem]:
+    """What the region, or the form of an address range, forbids."""
+    found = [
+        Problem(where=f"{where}: mac.{name}", what=what, hint="leave it out for the region's default")
+        for name, what in problems_of(config.mac, config.network.region)
+    ]
+    text = config.join.dev_addr_range
+    if text is not None:
+        try:
+            address, _ = parse_dev_addr_range(text)
+        except ValueError as error:
+            found.append(Problem(where=f"{where}: join.dev_addr_range", what=str(error)))
+        else:
+            net_id = config.join.net_id
+            if net_id is not None and not DevAddr(address).belongs_to(net_id):
+                what = f"{text} does not belong to NetID {net_id}"
+                found.append(Problem(where=f"{where}: join.dev_addr_range", what=what, hint="leave one of the two out"))
+    return found
 
 
 def _check_link(table: dict[str, Any], where: str) -> list[Problem]:

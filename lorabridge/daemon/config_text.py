@@ -152,10 +152,12 @@ def _toml(value: object) -> str:
     """A value as TOML writes it."""
     if isinstance(value, enum.Enum):
         return _toml(value.value)
-    if isinstance(value, (Duration, ByteSize, Path)):
-        return json.dumps(str(value))
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, KeyReference):
+        value = {key: item for key, item in msgspec.structs.asdict(value).items() if item is not None}
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml(item)}' for key, item in value.items())} }}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_toml(item) for item in value)}]"
     if type(value) in (int, float):
@@ -164,7 +166,8 @@ def _toml(value: object) -> str:
 
 
 def _is_struct(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    """Whether it is written as a table of its own; a reference to a key stands on one line."""
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind is not KeyReference
 
 
 def _first_line(kind: type[msgspec.Struct]) -> str:

@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from lorabridge.backoff import Backoff
+from lorabridge.daemon.downlinks import Downlinks
 from lorabridge.daemon.health import Check
 from lorabridge.daemon.log import Facts
 from lorabridge.daemon.radios import Heard
 from lorabridge.daemon.reporting import SecurityReporter
+from lorabridge.daemon.work import Work
 from lorabridge.errors import TransientError
 from lorabridge.lorawan.air import GatewayStatus, Reception
-from lorabridge.lorawan.engine import Decision, Engine
+from lorabridge.lorawan.decision import Decision
+from lorabridge.lorawan.engine import Engine
 from lorabridge.lorawan.events import Event, GatewayStats, Record, SecurityEvent, Uplink
 from lorabridge.lorawan.session import Session
 from lorabridge.lorawan.table import SessionTable
@@ -51,6 +54,7 @@ class Pipeline:
         engine: Engine,
         table: SessionTable,
         store: Store,
+        downlinks: Downlinks,
         encode: Callable[[Event], Record],
         hand_on: Callable[[Sequence[StoredRecord]], None],
         reporter: SecurityReporter,
@@ -62,6 +66,7 @@ class Pipeline:
         self._engine = engine
         self._table = table
         self._store = store
+        self._downlinks = downlinks
         self._encode = encode
         self._hand_on = hand_on
         self._reporter = reporter
@@ -77,39 +82,60 @@ class Pipeline:
 
     async def run(self) -> None:
         """Until the source has no more."""
-        with contextlib.suppress(SourceEnded):
-            while True:
-                heard = await self._source.receive()
-                with self._check.working():
-                    await self.process(heard)
+        receiving: asyncio.Future[list[Heard]] | None = None
+        woken = asyncio.ensure_future(self._downlinks.woken())
+        try:
+            with contextlib.suppress(SourceEnded):
+                while True:
+                    receiving = receiving or asyncio.ensure_future(self._source.receive())
+                    await asyncio.wait(
+                        (receiving, woken),
+                        timeout=self._downlinks.next_due(),
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+                    heard: list[Heard] = []
+                    if receiving.done():
+                        heard, receiving = receiving.result(), None
+                    with self._check.working():
+                        await self.process(heard)
+                    if woken.done():
+                        woken = asyncio.ensure_future(self._downlinks.woken())
+        finally:
+            for waiting in (receiving, woken):
+                if waiting is not None:
+                    waiting.cancel()
 
     async def process(self, heard: Sequence[Heard]) -> None:
-        """One batch all the way to the outbox: one transaction for its counters and its records."""
+        """One batch all the way to the outbox: one transaction for its counters and its records.
+
+        What is due to be sent follows in a transaction of its own, and goes to the radio after that.
+        """
         decisions = await self._judge_at_last([one for one in heard if isinstance(one, Reception)])
         self._note_gateways(heard)
         events = [event for decision in decisions for event in self._events(decision)]
-        stored = await self.commit(decisions, events)
+        resolved = self._downlinks.resolve(decisions)
+        stored = await self.commit(decisions, [*events, *resolved.events], resolved)
         rows = {id(event): record.id for event, record in zip(events, stored, strict=False)}
+        whole = len(stored) == len(events) + len(resolved.events)
         for decision in decisions:
-            self._tell(decision, rows if len(stored) == len(events) else {})
+            self._tell(decision, rows if whole else {})
+        self._downlinks.note(decisions)
+        due = self._downlinks.turn()
+        await self.commit([], due.events, due)
+        self._downlinks.launch(due)
 
-    async def commit(self, decisions: Sequence[Decision], events: Sequence[Event]) -> list[StoredRecord]:
-        """Make the decisions true and put the events into the outbox; tries until the store can.
+    async def commit(
+        self, decisions: Sequence[Decision], events: Sequence[Event], work: Work | None = None
+    ) -> list[StoredRecord]:
+        """Make decisions and work true and put the events into the outbox; tries until the store can.
 
         Returns the records, in the order of the events; a full outbox may have dropped some at once.
         """
-        sessions: dict[bytes, Session] = {
-            decision.session.session_id: decision.session for decision in decisions if decision.session is not None
-        }
-        batch = Batch(
-            changes=tuple(SessionChange(session, session.generation - 1) for session in sessions.values()),
-            records=tuple(self._encode(event) for event in events),
-            heard=tuple(decision.heard for decision in decisions if decision.heard is not None),
-        )
-        if not (batch.changes or batch.records or batch.heard):
+        batch = _batch(decisions, tuple(self._encode(event) for event in events), work or Work())
+        if batch == Batch():
             return []
         stored = await self._commit_at_last(batch)
-        self._table.advance(sessions.values())
+        self._table.advance([change.session for change in batch.changes], batch.joined, batch.ended)
         self._hand_on(stored)
         return stored
 
@@ -154,6 +180,7 @@ class Pipeline:
                 self.last_heard[eui] = one.received_at
                 if isinstance(one, GatewayStatus):
                     self.gateways[eui] = one
+        self._downlinks.note_sources(heard)
 
     def _tell(self, decision: Decision, rows: Mapping[int, int]) -> None:
         """Count the verdict and write the line of this frame; `rows` names the outbox records of its events."""
@@ -174,6 +201,33 @@ class Pipeline:
             counters=tuple(counters.items()),
             gateways=tuple(self.gateways.values()),
         )
+
+
+def _batch(decisions: Sequence[Decision], records: tuple[Record, ...], work: Work) -> Batch:
+    """What becomes true together."""
+    if not decisions and not records and not work:
+        return Batch()
+    ended = tuple(session_id for decision in decisions for session_id in decision.ended)
+    joins = [decision.join for decision in decisions if decision.join is not None]
+    sessions: dict[bytes, Session] = {
+        decision.session.session_id: decision.session for decision in decisions if decision.session is not None
+    }
+    sessions |= {one.session.session_id: one.session for one in joins if one.session is not None}
+    sessions |= work.sessions
+    for session_id in ended:  # it moved, and then a newer one took its place
+        sessions.pop(session_id, None)
+    return Batch(
+        changes=tuple(SessionChange(session, session.generation - 1) for session in sessions.values()),
+        records=records,
+        heard=tuple(decision.heard for decision in decisions if decision.heard is not None),
+        joined=tuple(one.joined for one in joins if one.joined is not None),
+        ended=ended,
+        joins=tuple({one.history.join_id: one.history for one in joins}.values()),
+        nonces=tuple((one.history.join_id, one.nonce) for one in joins if one.nonce is not None),
+        queued=tuple(work.queued.values()),
+        unqueued=tuple(work.unqueued),
+        airtimes=tuple(work.airtimes),
+    )
 
 
 def _facts(decision: Decision, rows: Mapping[int, int]) -> dict[str, object]:

@@ -11,13 +11,16 @@ from lorabridge.backoff import Backoff
 from lorabridge.daemon.health import Check, Health
 from lorabridge.daemon.log import Facts
 from lorabridge.errors import ConfigError, TransientError
-from lorabridge.lorawan.air import GatewayStatus, Reception
+from lorabridge.lorawan.air import GatewayStatus, Reception, Transmission, TxResult
 from lorabridge.radio.base import RadioSource, SourceEnded
 
 Heard = Reception | GatewayStatus
 
 INBOX_BATCHES = 16
 """Batches that wait for the pipeline; when it is full the sources hold back, and count what they drop."""
+NO_SOURCE = "NO_SOURCE"
+SOURCE_FAILED = "SOURCE_FAILED"
+"""TxResult.error: the gateway's radio source is not configured any more, or failed."""
 STOP_LIMIT = 2.0
 """Seconds a source may take to let go."""
 
@@ -45,6 +48,22 @@ class Radios:
         """Totals of every source, by `source_counter`."""
         own = {f"{source.name}_{name}": value for source in self._sources for name, value in source.counters.items()}
         return {**own, **self._totals}
+
+    @property
+    def mute(self) -> frozenset[str]:
+        """The sources that cannot send."""
+        return frozenset(source.name for source in self._sources if not source.can_transmit)
+
+    async def transmit(self, source_name: str, transmission: Transmission) -> TxResult:
+        """Hand a frame over to the source through which its gateway was heard; whatever fails is an answer too."""
+        source = next((one for one in self._sources if one.name == source_name), None)
+        if source is None:
+            return TxResult(error=NO_SOURCE)
+        try:
+            return await source.transmit(transmission)
+        except Exception as error:  # noqa: BLE001  # as in `_listen`: a bug in one source must not end the bridge
+            self._failed(source, error)
+            return TxResult(error=SOURCE_FAILED)
 
     async def start(self) -> None:
         """Open every source once, so that what only the operator can mend is told at once, then listen.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from lorabridge.lorawan.engine import Decision
+from lorabridge.lorawan.decision import Decision
 from lorabridge.lorawan.events import SecurityEvent
 from lorabridge.lorawan.types import EUI64
 from lorabridge.lorawan.verdict import Reason, Verdict

@@ -19,9 +19,9 @@ from lorabridge.daemon.log import Facts
 from lorabridge.daemon.notify import Notifier, Watchdog, watchdog_interval
 from lorabridge.daemon.status import StatusServer
 from lorabridge.errors import ConfigError, Problem
-from lorabridge.lorawan.device import Device
+from lorabridge.lorawan.device import Activation, Device, MulticastGroup
 from lorabridge.store.database import Store
-from lorabridge.store.devices import load_devices
+from lorabridge.store.devices import load_devices_and_groups
 from lorabridge.upstream import tls
 
 _FACTS = Facts(logging.getLogger(__name__))
@@ -44,10 +44,10 @@ class Service:
         config = self._config
         for problem in tls.check_files(config.aws_iot, datetime.now(UTC)):  # frames are kept until this is mended
             (_FACTS.warning if problem.warning else _FACTS.error)("certificate files", reason=str(problem))
-        devices = load_checked(config)
-        store = await Store.open(config.store)
+        devices, groups = load_checked(config)
+        store = await Store.open(config.store, credentials_dir=credentials_directory())
         try:
-            bridge = Bridge(config, self._fingerprint, devices, store)
+            bridge = Bridge(config, self._fingerprint, devices, store, groups=groups)
             gc.freeze()  # what was loaded stays: no collection needs to look at it again
             self._listen_for_signals(bridge)
             await self._run(bridge)
@@ -92,8 +92,8 @@ class Service:
         status = "running"
         try:
             config, fingerprint = configuration.load(self._path)
-            devices = await asyncio.to_thread(load_checked, config)
-            bridge.reload(devices)
+            devices, groups = await asyncio.to_thread(load_checked, config)
+            bridge.reload(devices, groups)
             if fingerprint != self._fingerprint:
                 _FACTS.warning("the configuration file changed: restart to take over more than the devices")
         except ConfigError as error:
@@ -104,24 +104,31 @@ class Service:
             self._notifier.ready(status)
 
 
-def load_checked(config: Config) -> tuple[Device, ...]:
-    """The devices of the configuration. Raises ConfigError with every error in them; warnings go to the log."""
-    devices, problems = load_devices(config.devices, credentials_dir=credentials_directory())
+def load_checked(config: Config) -> tuple[tuple[Device, ...], tuple[MulticastGroup, ...]]:
+    """The devices and groups of the configuration.
+
+    Raises ConfigError with every error in them; warnings go to the log.
+    """
+    devices, groups, problems = load_devices_and_groups(config.devices, credentials_dir=credentials_directory())
     refuse([*problems, *check_regions(config, devices)])
-    return devices
+    return devices, groups
 
 
 def check_regions(config: Config, devices: Sequence[Device]) -> list[Problem]:
-    """The MIC of 1.1 covers data rate and channel, which have numbers only in a region."""
-    return [
-        Problem(
-            where=f"{config.devices}: device {device.name}",
-            what="a device of 1.1 needs a region, or every frame of it is bad_mic",
-            hint="set network.region in the configuration, or region of the device",
-        )
-        for device in devices
-        if device.mac_version.is_1_1 and (device.region or config.network.region) is None
-    ]
+    """Devices that only a region makes sense of: the MIC of 1.1 covers data rate and channel, joins set them."""
+    hint = "set network.region in the configuration, or region of the device"
+    found: list[Problem] = []
+    for device in devices:
+        where = f"{config.devices}: device {device.name}"
+        if (device.region or config.network.region) is not None:
+            continue
+        if device.mac_version.is_1_1:
+            what = "a device of 1.1 needs a region, or every frame of it is bad_mic"
+            found.append(Problem(where=where, what=what, hint=hint))
+        elif device.activation is Activation.OTAA and config.downlinks.enabled:
+            what = "a device that joins needs a region, or nobody knows how to answer it"
+            found.append(Problem(where=where, what=what, hint=hint))
+    return found
 
 
 def refuse(problems: Sequence[Problem]) -> None:

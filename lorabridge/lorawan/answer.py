@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from lorabridge.lorawan.air import CrcStatus, LoraDataRate, Reception
+from lorabridge.lorawan.decision import Decision, Network
 from lorabridge.lorawan.device import Device
-from lorabridge.lorawan.engine import Decision, Engine, Network
+from lorabridge.lorawan.engine import Engine
 from lorabridge.lorawan.grammar import MalformedFrame
 from lorabridge.lorawan.inspection import Known, KnownKeys, inspect
 from lorabridge.lorawan.question import BadQuestion, Fault, Question, read_bytes, read_object, read_question

@@ -244,15 +244,15 @@ def derive_session_keys_1_0(
 
 
 def derive_session_keys_1_1(
-    nwk_key: AES128Key, app_key: AES128Key, join_nonce: JoinNonce, join_eui: EUI64, dev_nonce: DevNonce
+    nwk_key: AES128Key, app_key: AES128Key | None, join_nonce: JoinNonce, join_eui: EUI64, dev_nonce: DevNonce
 ) -> SessionKeys:
-    """The four session keys of a join with OptNeg (TS001-1.1 §6.2.5)."""
+    """The four session keys of a join with OptNeg (TS001-1.1 §6.2.5); without AppKey there is no AppSKey."""
     root, tail = PreparedKey(nwk_key), (join_nonce.to_wire(), join_eui.to_wire(), dev_nonce.to_wire())
     return SessionKeys(
         f_nwk_s_int_key=_derive(root, 0x01, *tail),
         s_nwk_s_int_key=_derive(root, 0x03, *tail),
         nwk_s_enc_key=_derive(root, 0x04, *tail),
-        app_s_key=_derive(PreparedKey(app_key), 0x02, *tail),
+        app_s_key=None if app_key is None else _derive(PreparedKey(app_key), 0x02, *tail),
     )
 
 

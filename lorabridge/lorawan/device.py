@@ -28,6 +28,15 @@ class CounterPolicy(enum.Enum):
     """Taken at once: whoever recorded old frames can play them back. For a bench only."""
 
 
+class DeviceClass(enum.Enum):
+    """When a device listens (TS001-1.0.4 §2)."""
+
+    A = "A"
+    """After its own uplinks only."""
+    C = "C"
+    """Always."""
+
+
 class SessionKeys(msgspec.Struct, frozen=True, kw_only=True):
     """The keys of one session by the names of 1.1; under 1.0 the three network keys are all NwkSKey."""
 
@@ -50,6 +59,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     """ABP only."""
     join_eui: EUI64 | None = None
     app_key: AES128Key | None = None
+    """OTAA. Left out for 1.1 when it is kept elsewhere: payloads then stay sealed."""
     nwk_key: AES128Key | None = None
     counter_policy: CounterPolicy = CounterPolicy.STRICT
     confirm_frames: int = 3
@@ -59,9 +69,28 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the region, for TxDr and TxCh of the 1.1 MIC; None: the bridge's own region."""
     channels_hz: tuple[int, ...] = ()
     """Uplink channels the device has beyond the region's default ones, in order, for TxCh of the 1.1 MIC."""
+    device_class: DeviceClass = DeviceClass.A
+    adr: bool = True
+    """Whether data rate and power are managed for a device that asks for it."""
     tags: tuple[tuple[str, str], ...] = ()
 
     @property
     def ref(self) -> DeviceRef:
         """How events name this device."""
         return DeviceRef(name=self.name, dev_eui=self.dev_eui, tags=self.tags)
+
+
+class MulticastGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """A group of class C devices that share an address and keys (TS005 §2)."""
+
+    name: str
+    mc_addr: DevAddr
+    mc_nwk_s_key: AES128Key
+    mc_app_s_key: AES128Key | None = None
+    """None: only sealed payloads can be sent."""
+    frequency_hz: int | None = None
+    """None: RX2 of the region."""
+    data_rate: int | None = None
+    gateways: tuple[EUI64, ...] = ()
+    """Which gateways send; none: all that are heard."""
+    region: str | None = None

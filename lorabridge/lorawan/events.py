@@ -6,7 +6,8 @@ import enum
 
 import msgspec
 
-from lorabridge.lorawan.air import GatewayStatus, Reception
+from lorabridge.lorawan.air import DataRate, GatewayStatus, Reception
+from lorabridge.lorawan.commands import CommandReason, CommandState
 from lorabridge.lorawan.types import EUI64, DevAddr, FCnt32, MacVersion
 from lorabridge.lorawan.verdict import Reason, Verdict
 
@@ -19,6 +20,9 @@ class EventKind(enum.Enum):
     SECURITY = "security"
     GATEWAY_STATS = "gateway_stats"
     STATUS = "status"
+    JOIN = "join"
+    DOWNLINK_RESULT = "downlink_result"
+    MAC = "mac"
 
 
 class DeviceRef(msgspec.Struct, frozen=True, gc=False):
@@ -83,6 +87,65 @@ class SecurityEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reception: Reception | None
 
 
+class Join(msgspec.Struct, frozen=True, kw_only=True):
+    """A device that proved itself with its root key was given a session; it counts once the device uses it."""
+
+    device: DeviceRef
+    kind: str
+    """`join_request`, `rejoin_0`, `rejoin_1` or `rejoin_2`."""
+    dev_addr: DevAddr | None
+    """None when it is not answered."""
+    join_eui: EUI64
+    dev_nonce: int
+    """DevNonce, or RJcount of a rejoin-request."""
+    join_nonce: int | None
+    """With DevNonce and JoinEUI what the holder of the AppKey needs to derive AppSKey; None when not answered."""
+    mac_version: MacVersion
+    answered: bool
+    """Whether a join-accept is sent."""
+    sealed: bool
+    """No AppSKey here: payloads stay encrypted."""
+    reception: Reception
+
+
+class DownlinkResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a downlink command."""
+
+    command_id: str
+    correlation_id: str | None
+    device: DeviceRef | None
+    """None where the command names no device of ours."""
+    target: str
+    """DevEUI in hex, or the name of a multicast group, as the command said."""
+    state: CommandState
+    reason: CommandReason | None = None
+    detail: str = ""
+    at: int
+    """Nanoseconds since the Unix epoch."""
+    attempt: int = 0
+    fcnt_down: FCnt32 | None = None
+    """The counter that it was, or is to be, sent under."""
+    next_fcnt_down: FCnt32 | None = None
+    """The counter of the next application downlink: what a sealed payload has to be made for."""
+    gateway_eui: EUI64 | None = None
+    frequency_hz: int | None = None
+    data_rate: DataRate | None = None
+
+
+class MacReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the MAC layer of a device said that somebody should know: its status, a refusal, an unknown command."""
+
+    device: DeviceRef
+    at: int
+    fcnt32: FCnt32
+    commands: tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
+    """Name and fields of each command."""
+    unknown_cid: int | None = None
+    """The command identifier at which reading stopped."""
+    truncated: bool = False
+    """The last command was cut off."""
+
+
 class GatewayStats(msgspec.Struct, frozen=True, kw_only=True):
     """What the bridge and one of its radios did in an interval."""
 
@@ -105,7 +168,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
-Event = Uplink | UplinkCopy | SecurityEvent | GatewayStats | Status
+Event = Uplink | UplinkCopy | SecurityEvent | GatewayStats | Status | Join | DownlinkResult | MacReport
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

@@ -15,11 +15,13 @@ from typing import cast
 
 import msgspec
 
+from lorabridge.lorawan.activation import JoinHistory
 from lorabridge.lorawan.air import Reception
 from lorabridge.lorawan.crypto import MicContext, SessionCrypto, mic_equal
 from lorabridge.lorawan.device import CounterPolicy, Device
 from lorabridge.lorawan.frame import DataFrame
 from lorabridge.lorawan.grammar import MIC_SIZE
+from lorabridge.lorawan.mac_state import DEFAULT_MAC_STATE, MacState
 from lorabridge.lorawan.types import EUI64, FCNT32_MAX, DevAddr, Direction, FCnt16, FCnt32, MacVersion
 from lorabridge.lorawan.verdict import Verdict
 
@@ -90,6 +92,11 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Next AFCntDown (1.1)."""
     conf_fcnt_down: int = 0
     """FCnt of the last confirmed downlink, 16 bits: ConfFCnt of the next acknowledging uplink (1.1)."""
+    conf_fcnt_before: int | None = None
+    """That of the one before: the last one may never have reached the device."""
+    rj_count0: int | None = None
+    """The highest RJcount0 taken in this session (1.1)."""
+    mac: MacState = DEFAULT_MAC_STATE
 
 
 class VerifiedFrame(msgspec.Struct, frozen=True, gc=False):
@@ -121,10 +128,18 @@ class CounterJudgement(msgspec.Struct, frozen=True, gc=False):
 
 
 class History:
-    """Which frames a session has had before. This one knows none; the store's knows those of policy `confirm`."""
+    """What was heard before: frames (of policy `confirm`) and joins. This one knows nothing; the store's does."""
 
     def heard(self, session_id: bytes, fcnt32: FCnt32, mic: bytes) -> bool:  # noqa: ARG002  # the contract
         """Whether exactly this frame was accepted or held before; `mic` is what `content_mic` leaves of it."""
+        return False
+
+    def join_history(self, join_id: bytes) -> JoinHistory | None:  # noqa: ARG002  # the contract
+        """What the joins under these root keys have used up; None: there was none."""
+        return None
+
+    def nonce_used(self, join_id: bytes, dev_nonce: int) -> bool:  # noqa: ARG002  # the contract
+        """Whether a join-request with this DevNonce was taken under these root keys."""
         return False
 
 
@@ -312,6 +327,9 @@ def _accept(
         fcnt_down=session.fcnt_down,
         a_fcnt_down=session.a_fcnt_down,
         conf_fcnt_down=session.conf_fcnt_down,
+        conf_fcnt_before=session.conf_fcnt_before,
+        rj_count0=session.rj_count0,
+        mac=session.mac,
     )
     return CounterJudgement(
         _ACCEPTED,
@@ -336,7 +354,7 @@ def _remembered(session: Session, fcnt32: FCnt32) -> tuple[bytes, int] | None:
     return (mic, 0) if any(mic) else None
 
 
-def abp_session_id(dev_addr: DevAddr, crypto: SessionCrypto) -> bytes:
+def session_id_of(dev_addr: DevAddr, crypto: SessionCrypto) -> bytes:
     """Eight bytes that change when the address or a network key does, and tell nothing of the keys."""
     label = b"lorabridge session"
     return crypto.network_key_check(dev_addr.to_wire() + label)[:8]

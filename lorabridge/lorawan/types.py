@@ -78,6 +78,13 @@ class NetID(_WireInt):
         """The part of the NetID that every DevAddr of the network carries."""
         return int(self) & ((1 << _NWK_ID_BITS[self.type]) - 1)
 
+    @property
+    def address_range(self) -> tuple[int, int]:
+        """Every DevAddr of the network, as (address, bits)."""
+        bits = self.type + 1 + _NWK_ID_BITS[self.type]
+        ones = (1 << self.type) - 1
+        return (ones << 1 << _NWK_ID_BITS[self.type] | self.nwk_id) << (32 - bits), bits
+
 
 _NWK_ID_BITS = (6, 6, 9, 11, 12, 13, 15, 17)
 """Bits of NwkID in a DevAddr by NetID type (TS002-1.1.0 §6.1.1, table 3)."""

@@ -6,26 +6,10 @@ assertion of the test. `docs/verdicts.md` is generated from this file.
 
 from __future__ import annotations
 
-import enum
-from typing import Self
+from lorabridge.lorawan.documented import Documented
 
 
-class _Documented(enum.Enum):
-    """An enum whose members carry one line of documentation."""
-
-    doc: str
-
-    def __new__(cls, value: str, doc: str) -> Self:
-        member = object.__new__(cls)
-        member._value_ = value
-        member.doc = doc
-        return member
-
-    def __str__(self) -> str:
-        return str(self.value)
-
-
-class Verdict(_Documented):
+class Verdict(Documented):
     """What was proved of one received frame."""
 
     ACCEPTED = (
@@ -66,7 +50,15 @@ class Verdict(_Documented):
     )
     JOIN_REQUEST = (
         "join_request",
-        "A join-request or rejoin-request whose MIC verified under a root key of ours. Not answered by this version.",
+        "A join-request or rejoin-request whose MIC verified under a new nonce: answered, unless we only listen.",
+    )
+    JOIN_REPLAY = (
+        "join_replay",
+        "A join-request or rejoin-request whose MIC verified under a nonce that was used before. Refused.",
+    )
+    JOIN_REFUSED = (
+        "join_refused",
+        "A join-request or rejoin-request whose MIC verified and that cannot be answered; the detail says why.",
     )
     MALFORMED = (
         "malformed",
@@ -86,7 +78,7 @@ class Verdict(_Documented):
     )
 
 
-class Reason(_Documented):
+class Reason(Documented):
     """What is wrong with the form of a malformed frame; the first that applies."""
 
     TOO_SHORT = (

@@ -24,6 +24,10 @@ class RadioSource(Protocol):
         """The name of this source in the configuration."""
 
     @property
+    def can_transmit(self) -> bool:
+        """Whether there is anything behind it that could send."""
+
+    @property
     def counters(self) -> Mapping[str, int]:
         """Named totals since the process began, for statistics; a name never disappears."""
 

@@ -132,6 +132,11 @@ class Recording:
             if pause > 0:
                 await self._sleep(pause)
 
+    @property
+    def can_transmit(self) -> bool:
+        """Nobody is there."""
+        return False
+
     async def transmit(self, transmission: Transmission) -> TxResult:  # noqa: ARG002  # there is nobody to send it to
         """Nobody is there: an error at once."""
         return TxResult(error=DEAF)

@@ -176,6 +176,11 @@ class SemtechUdp:
         return self._settings.name
 
     @property
+    def can_transmit(self) -> bool:
+        """Packet forwarders send."""
+        return True
+
+    @property
     def counters(self) -> Mapping[str, int]:
         """Totals by name; `kernel_dropped` is what the kernel had no room for (or had a wrong checksum)."""
         return {

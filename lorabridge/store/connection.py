@@ -77,6 +77,16 @@ def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
 
 def check_integrity(connection: sqlite3.Connection, path: Path, *, thorough: bool = False) -> None:
     """Whether the file holds together and is ours to use. Raises ConfigError or sqlite3.Error."""
+    check_ours(connection, path)
+    check = "integrity_check" if thorough else "quick_check"
+    found = [row[0] for row in connection.execute(f"PRAGMA {check}(3)")]
+    if found != ["ok"]:
+        what = "the database is damaged: " + "; ".join(line for text in found for line in text.splitlines())
+        raise damaged(path, what[:500])
+
+
+def check_ours(connection: sqlite3.Connection, path: Path) -> None:
+    """Whether the database is one of lorabridge, and not too new. Raises ConfigError or sqlite3.Error."""
     version, newest = schema_version(connection), len(_steps())
     application = _pragma(connection, "application_id")
     if application != APPLICATION_ID and not (application == version == 0 and _is_empty(connection)):
@@ -85,11 +95,6 @@ def check_integrity(connection: sqlite3.Connection, path: Path, *, thorough: boo
     if version > newest:
         what = f"was written by a newer lorabridge (schema {version}, this one knows {newest})"
         raise ConfigError([Problem(where=str(path), what=what, hint="install the newer lorabridge again")])
-    check = "integrity_check" if thorough else "quick_check"
-    found = [row[0] for row in connection.execute(f"PRAGMA {check}(3)")]
-    if found != ["ok"]:
-        what = "the database is damaged: " + "; ".join(line for text in found for line in text.splitlines())
-        raise damaged(path, what[:500])
 
 
 def schema_version(connection: sqlite3.Connection) -> int:

@@ -1,4 +1,4 @@
-"""The embedded store: sessions, the history of frames and the outbox in one SQLite file.
+"""The embedded store: sessions, the histories of frames and joins, the queue of downlinks and the outbox in one file.
 
 Nothing outside this folder knows that it is SQLite.
 """
@@ -13,10 +13,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Self, cast
 
+from lorabridge.lorawan.activation import JoinedSession, JoinHistory
+from lorabridge.lorawan.air import Airtime
+from lorabridge.lorawan.commands import QueuedCommand
 from lorabridge.lorawan.events import EventKind
 from lorabridge.lorawan.session import History, Session
 from lorabridge.lorawan.types import FCnt32
+from lorabridge.store import joins
 from lorabridge.store.connection import connect, translate
+from lorabridge.store.files import damaged
+from lorabridge.store.key_wrap import KeyKeeper
 from lorabridge.store.sessions import was_heard
 from lorabridge.store.values import (
     Batch,
@@ -28,7 +34,7 @@ from lorabridge.store.values import (
     StoreSettings,
     StoreUnavailable,
 )
-from lorabridge.store.writer import CloseJob, CommitJob, Job, Outcome, ParkJob, ReadJob, Writer
+from lorabridge.store.writer import CloseJob, CommitJob, Found, Job, Outcome, ParkJob, ReadJob, Writer
 
 __all__ = [
     "Batch",
@@ -42,6 +48,8 @@ __all__ = [
     "StoredRecord",
 ]
 
+_EMPTY = Batch()
+
 DONE_WITHIN_S = 0.4
 """How long an acknowledged record may wait for a commit that takes its deletion along."""
 
@@ -49,26 +57,35 @@ DONE_WITHIN_S = 0.4
 class Store(History):
     """What must survive. All methods belong to the event loop that opened it."""
 
-    def __init__(self, settings: StoreSettings, clock: Callable[[], int]) -> None:
+    def __init__(self, settings: StoreSettings, keeper: KeyKeeper, clock: Callable[[], int]) -> None:
         """Not for callers: `open`."""
         self._loop = asyncio.get_running_loop()
-        self._writer = Writer(settings, clock, self._deliver)
+        self._writer = Writer(settings, keeper, clock, self._deliver)
         self._path = Path(settings.path)
         self._reader: sqlite3.Connection
+        self._found: Found
         self._sessions: dict[bytes, Session] = {}
+        self._joined: dict[bytes, JoinedSession] = {}
         self._done: list[int] = []
         self._done_timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     @classmethod
-    async def open(cls, settings: StoreSettings, *, clock: Callable[[], int] = time.time_ns) -> Self:
+    async def open(
+        cls,
+        settings: StoreSettings,
+        *,
+        credentials_dir: Path | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> Self:
         """Open the database and check it; made when this is the first start. `clock`: ns since the Unix epoch.
 
-        Raises ConfigError (locked, permissions, newer schema), StoreDamaged (never recreated silently) and
-        TransientError (the disk refuses).
+        Raises ConfigError (locked, permissions, newer schema, not the right key-encryption key), StoreDamaged (never
+        recreated silently) and TransientError (the disk refuses).
         """
-        store = cls(settings, clock)
-        store._sessions = await asyncio.to_thread(store._writer.open)
+        store = cls(settings, KeyKeeper(settings, credentials_dir), clock)
+        store._found = await asyncio.to_thread(store._writer.open)
+        store._sessions, store._joined = store._found.sessions, store._found.joined
         # History is asked for one row at a time while frames are judged: its own connection, on the loop's thread.
         store._reader = connect(store._path)
         store._reader.execute("PRAGMA query_only = 1")
@@ -77,6 +94,41 @@ class Store(History):
     def sessions(self) -> dict[bytes, Session]:
         """Every session by its id, as last committed."""
         return dict(self._sessions)
+
+    def joined(self) -> dict[bytes, JoinedSession]:
+        """The fixed part of every joined session by its id, as last committed."""
+        return dict(self._joined)
+
+    def queue(self) -> list[QueuedCommand]:
+        """The downlink queue as it was when the store was opened, ascending."""
+        return list(self._found.queue)
+
+    def next_queue_id(self) -> int:
+        """As of opening: a `queue_id` above all that were ever used, also by commands that are long done with."""
+        return self._found.next_queue_id
+
+    def airtimes(self) -> list[Airtime]:
+        """What had been sent in the hour before the last transmission when the store was opened, oldest first."""
+        return list(self._found.airtimes)
+
+    def join_history(self, join_id: bytes) -> JoinHistory | None:
+        """What a device's joins have used up, None when it never joined; as an operator may have changed it just now.
+
+        Raises StoreUnavailable (retry), StoreDamaged.
+        """
+        try:
+            return joins.join_history(self._reader, join_id)
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
+        except ValueError as error:  # includes msgspec's errors
+            raise damaged(self._path, f"the database is damaged: a join history cannot be read ({error})") from None
+
+    def nonce_used(self, join_id: bytes, dev_nonce: int) -> bool:
+        """Whether this DevNonce was committed as used; likewise fresh, with the same errors."""
+        try:
+            return joins.nonce_used(self._reader, join_id, dev_nonce)
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
 
     def heard(self, session_id: bytes, fcnt32: FCnt32, mic: bytes) -> bool:
         """Whether exactly this frame was committed to the history (policy `confirm`)."""
@@ -92,7 +144,7 @@ class Store(History):
         """
         if any(record.kind is EventKind.STATUS for record in batch.records):
             raise ValueError("a status is never stored: only the newest one means anything")
-        if not (batch.changes or batch.records or batch.heard):
+        if batch == _EMPTY:
             return []
         future: asyncio.Future[object] = self._loop.create_future()
         self._put(CommitJob(future, self._take_done(), batch))
@@ -166,10 +218,18 @@ class Store(History):
         for job, outcome in outcomes:
             failed = isinstance(outcome, BaseException)
             if isinstance(job, CommitJob) and not failed:
-                self._sessions.update((change.session.session_id, change.session) for change in job.batch.changes)
+                self._take_over(job.batch)
             if job.future is None or job.future.done():
                 continue
             if isinstance(outcome, BaseException):
                 job.future.set_exception(outcome)
             else:
                 job.future.set_result(outcome)
+
+    def _take_over(self, batch: Batch) -> None:
+        """What a batch that is durable changes in memory, in the order in which the writer applied it."""
+        for session_id in batch.ended:
+            self._sessions.pop(session_id, None)
+            self._joined.pop(session_id, None)
+        self._sessions.update((change.session.session_id, change.session) for change in batch.changes)
+        self._joined.update((joined.session_id, joined) for joined in batch.joined)

@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from lorabridge.errors import Problem
-from lorabridge.lorawan.device import Device
+from lorabridge.lorawan.device import Device, MulticastGroup
 from lorabridge.lorawan.engine import MAX_SESSIONS_PER_DEV_ADDR
 from lorabridge.lorawan.types import AES128Key, DevAddr
 
 K = TypeVar("K")
 Placed = tuple[Device, str]
 """A device and its place, `file: device[n]`."""
+PlacedGroup = tuple[MulticastGroup, str]
+"""A multicast group and its place, `file: multicast_group[n]`."""
 
 
-def check_together(devices: Sequence[Placed]) -> list[Problem]:
-    """Every problem of devices with each other."""
+def check_together(devices: Sequence[Placed], groups: Sequence[PlacedGroup] = ()) -> list[Problem]:
+    """Every problem of devices and groups with each other."""
+    names = [*((one.name, where) for one, where in devices), *((one.name, where) for one, where in groups)]
     return [
-        *_repeated(devices, {where: device.dev_eui for device, where in devices}, "dev_eui"),
-        *_repeated(devices, {where: device.name for device, where in devices}, "name"),
+        *_repeated(((device.dev_eui, where) for device, where in devices), "dev_eui"),
+        *_repeated(names, "name"),
+        *_repeated(((group.mc_addr, where) for group, where in groups), "mc_addr"),
+        *_addresses_of_devices(devices, groups),
         *_one_session_twice(devices),
         *_crowded(devices),
-        *_shared_keys(devices),
+        *_shared_keys(devices, groups),
     ]
 
 
-def _repeated(devices: Sequence[Placed], values: dict[str, K], field: str) -> Iterator[Problem]:
-    """A value that should be a device's own, and is not."""
+def _repeated(values: Iterable[tuple[K, str]], field: str) -> Iterator[Problem]:
+    """A value that should be somebody's own, and is not."""
     first: dict[K, str] = {}
-    for _, where in devices:
-        value = values[where]
+    for value, where in values:
         if value in first:
             what, hint = f"{value} is taken", f"the first one that has it: {first[value]}"
             yield Problem(where=f"{where}.{field}", what=what, hint=hint)
         first.setdefault(value, where)
+
+
+def _addresses_of_devices(devices: Sequence[Placed], groups: Sequence[PlacedGroup]) -> Iterator[Problem]:
+    """A group under the address of a device: what is sent to the one reaches the other."""
+    taken = {device.dev_addr: where for device, where in devices if device.dev_addr is not None}
+    for group, where in groups:
+        if group.mc_addr in taken:
+            what, hint = f"{group.mc_addr} is the address of a device", f"the device: {taken[group.mc_addr]}"
+            yield Problem(where=f"{where}.mc_addr", what=what, hint=hint)
 
 
 def _one_session_twice(devices: Sequence[Placed]) -> Iterator[Problem]:
@@ -65,11 +78,12 @@ def _crowded(devices: Sequence[Placed]) -> Iterator[Problem]:
             yield Problem(where=f"{found[MAX_SESSIONS_PER_DEV_ADDR]}.dev_addr", what=what, hint=hint)
 
 
-def _shared_keys(devices: Sequence[Placed]) -> Iterator[Problem]:
+def _shared_keys(devices: Sequence[Placed], groups: Sequence[PlacedGroup]) -> Iterator[Problem]:
     """One key in two places: who learns it of one device has it for the others. One warning a key."""
     uses: dict[AES128Key, list[tuple[str, str]]] = {}
-    for device, where in devices:
-        for field, key in device_keys(device).items():
+    owned = [(device_keys(device), where) for device, where in devices]
+    for keys, where in [*owned, *((group_keys(group), where) for group, where in groups)]:
+        for field, key in keys.items():
             uses.setdefault(key, []).append((where, field))
     for found in uses.values():
         if len(found) == 1:
@@ -77,11 +91,11 @@ def _shared_keys(devices: Sequence[Placed]) -> Iterator[Problem]:
         owners = list(dict.fromkeys(where for where, _ in found))
         first = f"{found[0][0]}.{found[0][1]}"
         if len(owners) > 1:
-            what = f"this key is shared by {len(owners)} devices (another one: {owners[1]})"
+            what = f"this key is shared by {len(owners)} devices or groups (another one: {owners[1]})"
             hint = "who opens one of them can read and forge the others: give each its own"
         else:
-            what = f"this key is also {', '.join(field for _, field in found[1:])} of the device"
-            hint = "an integrity key and an encryption key must differ: give the device two random keys"
+            what = f"this key is also {', '.join(field for _, field in found[1:])} here"
+            hint = "an integrity key and an encryption key must differ: use two random keys"
         yield Problem(where=first, what=what, hint=hint, warning=True)
 
 
@@ -97,4 +111,10 @@ def device_keys(device: Device) -> dict[str, AES128Key]:
         else:
             keys["nwk_s_key"] = session.f_nwk_s_int_key
         keys["app_s_key"] = session.app_s_key
+    return {name: key for name, key in keys.items() if key is not None}
+
+
+def group_keys(group: MulticastGroup) -> dict[str, AES128Key]:
+    """Every key of a multicast group by its name in the device file."""
+    keys = {"mc_nwk_s_key": group.mc_nwk_s_key, "mc_app_s_key": group.mc_app_s_key}
     return {name: key for name, key in keys.items() if key is not None}

@@ -173,6 +173,7 @@ def _from_tts(end_device: Mapping[str, Any]) -> dict[str, Any]:
         "mac_version": end_device.get("lorawan_version"),
         "region": end_device.get("frequency_plan_id"),
         "joins": "yes" if end_device.get("supports_join") is True else None,
+        "class": "C" if end_device.get("supports_class_c") is True else None,
     }
     for keys in (_object(session, "keys"), _object(end_device, "root_keys")):
         for field in KEY_FIELDS:
@@ -205,6 +206,7 @@ def _from_chirpstack(answers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any
         device["mac_version"] = device.get("mac_version") or profile.get("mac_version")
         device["region"] = device.get("region") or profile.get("region")
         device["joins"] = "yes" if profile.get("supports_otaa") is True else None
+        device["class"] = "C" if profile.get("supports_class_c") is True else None
     return [{**_texts(device), "tags": _texts(_object(device, "tags"))} for _, device in sorted(devices.items())]
 
 
@@ -247,7 +249,7 @@ def _convert(
         return None
     device = {"name": _name(raw, values["dev_eui"], names), "dev_eui": values["dev_eui"], "mac_version": version.value}
     region = _region(str(raw.get("region", "")))
-    device |= keys | ({"region": region} if region else {})
+    device |= keys | ({"region": region} if region else {}) | ({"class": "C"} if raw.get("class") == "C" else {})
     notes += _notes(raw, values, keys, version, region)
     tags = dict(list(raw.get("tags", {}).items())[:32])
     return ImportedDevice(device, {key[:64]: value[:256] for key, value in tags.items()}, tuple(notes))
@@ -305,8 +307,8 @@ def _root_fields(raw: Mapping[str, Any], values: Mapping[str, str], version: Mac
     found = {"activation": "otaa", "join_eui": values.get("join_eui") or "0" * 16, "app_key": app_key}
     if version.is_1_1:
         found["nwk_key"] = values.get("nwk_key")
-    complete = {field: value for field, value in found.items() if value}
-    return complete if len(complete) == len(found) else None
+    needed = "nwk_key" if version.is_1_1 else "app_key"
+    return {field: value for field, value in found.items() if value} if found[needed] else None
 
 
 def _notes(
@@ -316,12 +318,15 @@ def _notes(
     if keys["activation"] == "abp":
         if raw.get("joins") or "app_key" in values or "nwk_key" in values:
             yield "it joins (OTAA): this is its session at the time of the export, good until it joins again"
+            yield "to have its joins answered here, write it with its root keys as activation otaa instead"
         if "app_s_key" not in keys:
             yield "no AppSKey: its payloads stay encrypted"
         if version.is_1_1 and region is None:
             yield "no region that is known here: the bridge's own is taken"
     else:
-        yield "no session keys: it is recognised when it joins, and its data frames are not"
+        yield "no session keys: its data frames are taken once it has joined again"
+        if version.is_1_1 and "app_key" not in keys:
+            yield "no AppKey: its payloads stay encrypted"
         if "join_eui" not in values:
             yield "no JoinEUI: zeros were written; put in what the device has"
 

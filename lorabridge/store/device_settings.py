@@ -1,4 +1,4 @@
-"""`[[device]]` as an operator writes it, and which keys belong to which kind of device."""
+"""`[[device]]` and `[[multicast_group]]` as an operator writes them, and which keys belong to which kind of device."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from lorabridge.lorawan.device import Activation, CounterPolicy
+from lorabridge.lorawan.device import Activation, CounterPolicy, DeviceClass
 from lorabridge.lorawan.types import EUI64, DevAddr, MacVersion
 
 
@@ -28,7 +28,7 @@ def _key(says: str) -> msgspec.Meta:
     return msgspec.Meta(description=f"{says}: {_HOW}.")
 
 
-class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True):
+class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, rename={"device_class": "class"}):
     """`[[device]]`: one end-device."""
 
     name: Annotated[
@@ -50,8 +50,8 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True):
     activation: Annotated[
         Activation,
         msgspec.Meta(
-            description='"abp": address and session keys are written here. "otaa": the device joins; its root keys are '
-            "written here, and used when this version of lorabridge answers joins."
+            description='"abp": address and session keys are written here. "otaa": the device joins, with the root '
+            "keys that are written here."
         ),
     ] = Activation.ABP
     dev_addr: Annotated[
@@ -65,8 +65,18 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True):
     s_nwk_s_int_key: Annotated[Key | None, _key("SNwkSIntKey (ABP, 1.1)")] = None
     nwk_s_enc_key: Annotated[Key | None, _key("NwkSEncKey (ABP, 1.1)")] = None
     join_eui: Annotated[EUI64 | None, msgspec.Meta(description="JoinEUI or AppEUI: 16 hex digits (OTAA).")] = None
-    app_key: Annotated[Key | None, _key("AppKey (OTAA)")] = None
+    app_key: Annotated[
+        Key | None, _key("AppKey (OTAA); under 1.1 it may be left out: payloads then stay encrypted")
+    ] = None
     nwk_key: Annotated[Key | None, _key("NwkKey (OTAA, 1.1)")] = None
+    device_class: Annotated[
+        DeviceClass,
+        msgspec.Meta(description='"A": it listens after its own uplinks only. "C": it always listens.'),
+    ] = DeviceClass.A
+    adr: Annotated[
+        bool,
+        msgspec.Meta(description="Whether its data rate and power are managed while it asks for that in its frames."),
+    ] = True
     counter_policy: Annotated[
         CounterPolicy,
         msgspec.Meta(
@@ -111,6 +121,48 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = {}
 
 
+class MulticastGroupSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[[multicast_group]]`: an address and keys that several class C devices share."""
+
+    name: Annotated[
+        str,
+        msgspec.Meta(
+            description="What downlink commands call it: letters, digits, - _ and ., 1 to 64 of them and not 16 hex "
+            "digits; no two devices or groups alike.",
+            pattern=r"^(?![0-9A-Fa-f]{16}$)[A-Za-z0-9._-]{1,64}$",
+            examples=["street-lamps"],
+        ),
+    ]
+    mc_addr: Annotated[
+        DevAddr,
+        msgspec.Meta(description="McAddr: 8 hex digits, of no device and no other group.", examples=["26011fff"]),
+    ]
+    mc_key: Annotated[Key | None, _key("McKey, from which the two session keys follow (TS005); or these")] = None
+    mc_nwk_s_key: Annotated[Key | None, _key("McNwkSKey")] = None
+    mc_app_s_key: Annotated[
+        Key | None, _key("McAppSKey; left out, only payloads that are encrypted already can be sent")
+    ] = None
+    frequency: Annotated[
+        Annotated[float, msgspec.Meta(ge=100, le=3000)] | None,
+        msgspec.Meta(
+            description="Where the group listens, in MHz; left out, RX2 of the region.",
+            examples=[869.525],
+        ),
+    ] = None
+    data_rate: Annotated[
+        Annotated[int, msgspec.Meta(ge=0, le=15)] | None,
+        msgspec.Meta(description="And at which data rate, by its number in the region; left out, that of RX2."),
+    ] = None
+    gateways: Annotated[
+        tuple[EUI64, ...],
+        msgspec.Meta(description="Gateways that send to the group, 16 hex digits each; left out, all that are heard."),
+    ] = ()
+    region: Annotated[
+        str | None,
+        msgspec.Meta(description="Channel plan of the group, when it is not the bridge's own.", examples=["EU868"]),
+    ] = None
+
+
 class KeyRule(msgspec.Struct, frozen=True):
     """Which fields a kind of device must have and may have."""
 
@@ -124,9 +176,10 @@ KEY_RULES = {
         ("dev_addr", "f_nwk_s_int_key", "s_nwk_s_int_key", "nwk_s_enc_key"), ("app_s_key",)
     ),
     (Activation.OTAA, False): KeyRule(("join_eui", "app_key")),
-    (Activation.OTAA, True): KeyRule(("join_eui", "app_key", "nwk_key")),
+    (Activation.OTAA, True): KeyRule(("join_eui", "nwk_key"), ("app_key",)),
 }
 """By activation and whether the version is 1.1."""
 
 KEY_FIELDS = ("nwk_s_key", "f_nwk_s_int_key", "s_nwk_s_int_key", "nwk_s_enc_key", "app_s_key", "app_key", "nwk_key")
+GROUP_KEY_FIELDS = ("mc_key", "mc_nwk_s_key", "mc_app_s_key")
 ADDRESS_FIELDS = ("dev_addr", "join_eui")

@@ -48,7 +48,7 @@ class Lock:
         try:
             descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
         except OSError as error:
-            raise _refused(lock_path, error) from None
+            raise refused(lock_path, error) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -65,7 +65,7 @@ class Lock:
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
             os.close(descriptor)
-            raise _refused(lock_path, error) from None
+            raise refused(lock_path, error) from None
         return cls(descriptor)
 
     def release(self) -> None:
@@ -82,7 +82,7 @@ def prepare_folder(path: Path) -> None:
         folder.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
         mode = folder.stat().st_mode
     except OSError as error:
-        raise _refused(folder, error) from None
+        raise refused(folder, error) from None
     if mode & 0o022:
         what = f"others can replace files in this folder (mode {stat.S_IMODE(mode):o})"
         raise ConfigError([Problem(where=str(folder), what=what, hint=f"chmod go-w {folder}")])
@@ -104,9 +104,9 @@ def prepare_file(path: Path) -> bool:
         raise damaged(path, "the database is missing, although one was made here")
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE_FILE))
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
-        raise _refused(path, error) from None
+        raise refused(path, error) from None
     return True
 
 
@@ -127,9 +127,9 @@ def mark_created(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
-        raise _refused(marker, error) from None
+        raise refused(marker, error) from None
 
 
 def set_aside(path: Path, now: float | None = None) -> list[Path]:
@@ -150,7 +150,7 @@ def set_aside(path: Path, now: float | None = None) -> list[Path]:
         if not renamed and not marker.exists():
             raise ConfigError([Problem(where=str(path), what="there is no database here", hint="look at store.path")])
         marker.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         return renamed
     finally:
         lock.release()
@@ -172,7 +172,7 @@ def _check_file(path: Path) -> None:
         found = os.fstat(descriptor)
         os.close(descriptor)
     except OSError as error:
-        raise _refused(path, error) from None
+        raise refused(path, error) from None
     if not stat.S_ISREG(found.st_mode):
         raise ConfigError([Problem(where=str(path), what="is no ordinary file", hint="look at store.path")])
     if found.st_mode & 0o077:
@@ -180,7 +180,7 @@ def _check_file(path: Path) -> None:
         raise ConfigError([Problem(where=str(path), what=what, hint=f"chmod 600 {path}")])
 
 
-def _refused(path: Path, error: OSError) -> Exception:
+def refused(path: Path, error: OSError) -> Exception:
     """An operating system error: a full disk may pass, the rest is the operator's."""
     said = (error.strerror or str(error)).lower()
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -193,7 +193,7 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make names in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -19,9 +19,22 @@ KIND_CODES = {
     EventKind.UPLINK: 1,
     EventKind.UPLINK_COPY: 2,
     EventKind.GATEWAY_STATS: 3,
+    EventKind.JOIN: 4,
+    EventKind.DOWNLINK_RESULT: 5,
+    EventKind.MAC: 6,
 }
-"""How a kind is stored, most valuable first. STATUS is not stored: only the newest one means anything."""
+"""How a kind is stored: never changed. STATUS is not stored: only the newest one means anything."""
 _KINDS = tuple(KIND_CODES)
+DROP_ORDER = (
+    EventKind.GATEWAY_STATS,
+    EventKind.UPLINK_COPY,
+    EventKind.MAC,
+    EventKind.UPLINK,
+    EventKind.DOWNLINK_RESULT,
+    EventKind.JOIN,
+    EventKind.SECURITY,
+)
+"""Least valuable first."""
 
 _APPEND = "INSERT INTO outbox (id, kind, dev_eui, stored_at, payload) VALUES (?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM outbox WHERE id BETWEEN ? AND ? RETURNING kind, length(payload)"
@@ -157,7 +170,7 @@ def park(connection: sqlite3.Connection, books: Books, record_id: int, reason: s
 def drop_excess(connection: sqlite3.Connection, books: Books, settings: StoreSettings) -> set[int]:
     """Bring the outbox within its bounds: the oldest of the least valuable kind goes first. Returns their ids."""
     dropped: set[int] = set()
-    for code in reversed(range(len(_KINDS))):
+    for code in map(KIND_CODES.__getitem__, DROP_ORDER):
         records = sum(books.records) - settings.outbox_max_records
         size = sum(books.size) - settings.outbox_max_bytes
         if records <= 0 and size <= 0:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import stat
+import tempfile
 from pathlib import Path
 
 from lorabridge.errors import Problem
 from lorabridge.lorawan.types import AES128Key
 from lorabridge.store.device_settings import KeyReference
+from lorabridge.store.files import sync_folder
 
 MAX_DEVICE_FILE = 64 << 20
 _MAX_KEY_FILE = 1024
@@ -58,7 +60,7 @@ def read_key(
     if isinstance(written, str):
         text: str | None = written
     else:
-        text = _referenced(written, where, folder, credentials_dir, problems)
+        text = read_reference(written, where, folder, credentials_dir, problems)
     if text is None:
         return None
     try:
@@ -68,10 +70,10 @@ def read_key(
         return None
 
 
-def _referenced(
+def read_reference(
     reference: KeyReference, where: str, folder: Path, credentials_dir: Path | None, problems: list[Problem]
 ) -> str | None:
-    """What stands in the file or credential, or None with a problem."""
+    """What stands in the file or credential, or None with a problem; a relative file begins at `folder`."""
     path, forbidden = None, 0o077
     if (reference.file is None) == (reference.credential is None):
         problems.append(Problem(where=where, what="names neither or both of file and credential", hint="name one"))
@@ -88,3 +90,25 @@ def _referenced(
         path, forbidden = credentials_dir / (reference.credential or ""), 0o007
     content = None if path is None else read_private(path, where, _MAX_KEY_FILE, problems, forbidden)
     return None if content is None else content.decode("ascii", "replace").strip()
+
+
+def write_private(path: Path, text: str, *, replace: bool) -> None:
+    """Write a file that only its owner can read, whole or not at all, and durable when this returns.
+
+    Raises FileExistsError when one is there that is not to be replaced; OSError.
+    """
+    # Mode 600 and a name of its own, so that what a killed process left is in nobody's way.
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    beside = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        if replace:
+            beside.replace(path)
+        else:
+            os.link(beside, path)  # unlike rename, refuses to replace
+    finally:
+        beside.unlink(missing_ok=True)
+    sync_folder(path.parent)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from lorabridge.lorawan.mac_state import DEFAULT_MAC_STATE, MacState
 from lorabridge.lorawan.session import ResetTrack, Session
 from lorabridge.lorawan.types import EUI64, FCnt32
 from lorabridge.store.values import SessionChange, StoreConflict
@@ -16,6 +17,7 @@ _UPDATE = (
     "UPDATE session SET dev_eui = ?, generation = ?, fcnt_up = ?, updated_at = ?, state = ? "
     "WHERE session_id = ? AND generation = ?"
 )
+_END = ("DELETE FROM session WHERE session_id = ?", "DELETE FROM heard WHERE session_id = ?")
 _REMEMBER = "INSERT INTO heard (session_id, fcnt32, mic) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 
 
@@ -33,6 +35,10 @@ class _State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fcnt_down: int = 0
     a_fcnt_down: int = 0
     conf_fcnt_down: int = 0
+    conf_fcnt_before: int | None = None
+    rj_count0: int | None = None
+    mac: MacState = DEFAULT_MAC_STATE
+    """Costs nothing while it is this very object, as that of a device without MAC commands is."""
 
 
 _encode_state = msgspec.msgpack.Encoder().encode
@@ -57,6 +63,13 @@ def apply_changes(connection: sqlite3.Connection, changes: Iterable[SessionChang
             raise StoreConflict("a session said to be new is stored already") from None
     if moved and connection.executemany(_UPDATE, moved).rowcount != len(moved):
         raise StoreConflict("a session was changed by somebody else since it was read")
+
+
+def end(connection: sqlite3.Connection, session_ids: Iterable[bytes]) -> None:
+    """Remove sessions with their history of frames inside the open transaction; one that is not there costs nothing."""
+    rows = [(session_id,) for session_id in session_ids]
+    for statement in _END:
+        connection.executemany(statement, rows)
 
 
 def remember(connection: sqlite3.Connection, heard: Iterable[tuple[bytes, FCnt32, bytes]]) -> None:
@@ -91,6 +104,9 @@ def _to_row(session: Session, now: int) -> tuple[bytes, int, int | None, int, by
         fcnt_down=session.fcnt_down,
         a_fcnt_down=session.a_fcnt_down,
         conf_fcnt_down=session.conf_fcnt_down,
+        conf_fcnt_before=session.conf_fcnt_before,
+        rj_count0=session.rj_count0,
+        mac=session.mac,
     )
     return (
         session.dev_eui.to_bytes(8, "big"),
@@ -121,4 +137,7 @@ def _from_row(row: tuple[bytes, bytes, int, int | None, bytes]) -> Session:
         fcnt_down=FCnt32(state.fcnt_down),
         a_fcnt_down=FCnt32(state.a_fcnt_down),
         conf_fcnt_down=state.conf_fcnt_down,
+        conf_fcnt_before=state.conf_fcnt_before,
+        rj_count0=state.rj_count0,
+        mac=state.mac,
     )

@@ -7,10 +7,14 @@ from typing import Annotated, Literal
 import msgspec
 
 from lorabridge.errors import ConfigError, TransientError
+from lorabridge.lorawan.activation import JoinedSession, JoinHistory
+from lorabridge.lorawan.air import Airtime
+from lorabridge.lorawan.commands import QueuedCommand
 from lorabridge.lorawan.events import EventKind, Record
 from lorabridge.lorawan.session import Session
 from lorabridge.lorawan.types import EUI64, FCnt32
 from lorabridge.settings import ByteSize
+from lorabridge.store.device_settings import KeyReference
 
 RECORD_OVERHEAD = 48
 """Bytes that a record counts in the outbox beside its payload: its row and its share of the page."""
@@ -41,6 +45,15 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         msgspec.Meta(ge=0, description="Most records kept for inspection that the endpoint refused; oldest go first."),
     ] = 1000
+    key_encryption_key: Annotated[
+        KeyReference | None,
+        msgspec.Meta(
+            description="What the session keys of joined devices are encrypted with in the database: 32 or 64 hex "
+            "digits in a file or a systemd credential. Left out, a file key-encryption-key is made beside the "
+            "database. Without this key every device has to join again.",
+            examples=[{"credential": "key-encryption-key"}],
+        ),
+    ] = None
 
 
 class SessionChange(msgspec.Struct, frozen=True):
@@ -59,6 +72,20 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     records: tuple[Record, ...] = ()
     heard: tuple[tuple[bytes, FCnt32, bytes], ...] = ()
     """(session_id, fcnt32, mic) for the history of policy `confirm`."""
+    joined: tuple[JoinedSession, ...] = ()
+    """New joined sessions; a `SessionChange` that makes the `Session` of the same id is in `changes`."""
+    ended: tuple[bytes, ...] = ()
+    """Ids of sessions that go, counters, keys and history together."""
+    joins: tuple[JoinHistory, ...] = ()
+    """Join histories as they are now; the nonces are kept beside them."""
+    nonces: tuple[tuple[bytes, int], ...] = ()
+    """(join_id, DevNonce) used; the same one twice is no error here."""
+    queued: tuple[QueuedCommand, ...] = ()
+    """Commands that are new in the queue, or have got further."""
+    unqueued: tuple[int, ...] = ()
+    """Ids of commands that are done with."""
+    airtimes: tuple[Airtime, ...] = ()
+    """What was sent, for the duty cycle."""
 
 
 class StoredRecord(msgspec.Struct, frozen=True):

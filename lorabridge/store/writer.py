@@ -15,10 +15,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
+from lorabridge.lorawan.activation import JoinedSession
+from lorabridge.lorawan.air import Airtime
+from lorabridge.lorawan.commands import QueuedCommand
 from lorabridge.lorawan.session import Session
-from lorabridge.store import outbox, sessions
+from lorabridge.store import downlinks, joins, outbox, sessions
 from lorabridge.store.connection import open_database, translate
 from lorabridge.store.files import Lock, damaged, prepare_folder
+from lorabridge.store.key_wrap import KeyKeeper
 from lorabridge.store.outbox import Books
 from lorabridge.store.values import Batch, StoreConflict, StoredRecord, StoreSettings
 
@@ -81,13 +87,28 @@ Outcome = tuple[Job, object]
 """A job and its result, or the exception it ends with."""
 
 
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What the database held when it was opened."""
+
+    sessions: dict[bytes, Session]
+    joined: dict[bytes, JoinedSession]
+    queue: list[QueuedCommand]
+    next_queue_id: int
+    airtimes: list[Airtime]
+
+
 class Writer:
     """Runs jobs on its own thread; outcomes go to `deliver`, which is called on that thread."""
 
     def __init__(
-        self, settings: StoreSettings, clock: Callable[[], int], deliver: Callable[[list[Outcome]], None]
+        self,
+        settings: StoreSettings,
+        keeper: KeyKeeper,
+        clock: Callable[[], int],
+        deliver: Callable[[list[Outcome]], None],
     ) -> None:
         self._settings = settings
+        self._keeper = keeper
         self._path = Path(settings.path)
         self._clock = clock
         self._deliver = deliver
@@ -102,7 +123,7 @@ class Writer:
         self.commits = 0
         self.failures = 0
 
-    def open(self) -> dict[bytes, Session]:
+    def open(self) -> Found:
         """Lock, open and check the database, and start the thread. Blocks. Raises ConfigError, TransientError."""
         prepare_folder(self._path)
         self._lock = Lock.take(self._path)
@@ -121,15 +142,25 @@ class Writer:
         self._thread.start()
         return found
 
-    def _load(self) -> dict[bytes, Session]:
+    def _load(self) -> Found:
         """What memory holds of the database."""
+        connection, reading = self._connection, "a session"
         try:
-            self.books = outbox.load_books(self._connection)
-            return sessions.load_sessions(self._connection)
+            self.books = outbox.load_books(connection)
+            found_sessions = sessions.load_sessions(connection)
+            joined = joins.load_joined(connection, self._keeper, self._path)
+            reading = "a queued command"
+            return Found(
+                sessions=found_sessions,
+                joined=joined,
+                queue=downlinks.load_queue(connection),
+                next_queue_id=downlinks.next_queue_id(connection),
+                airtimes=downlinks.load_airtimes(connection),
+            )
         except sqlite3.Error as error:
             raise translate(error, self._path) from error
         except ValueError as error:  # includes msgspec's errors
-            raise damaged(self._path, f"the database is damaged: a session cannot be read ({error})") from None
+            raise damaged(self._path, f"the database is damaged: {reading} cannot be read ({error})") from None
 
     def put(self, job: Job) -> None:
         """Queue a job; its outcome is delivered later."""
@@ -202,12 +233,25 @@ class Writer:
             keep = self._settings.parked_max_records
             outbox.park(self._connection, books, job.record_id, job.reason, now, keep)
             return []
-        batch = job.batch
+        connection, batch = self._connection, job.batch
+        if batch.ended:
+            sessions.end(connection, batch.ended)
+            joins.end_joined(connection, batch.ended)
         if batch.changes:
-            sessions.apply_changes(self._connection, batch.changes, now)
+            sessions.apply_changes(connection, batch.changes, now)
         if batch.heard:
-            sessions.remember(self._connection, batch.heard)
-        return outbox.append(self._connection, books, batch.records, now)
+            sessions.remember(connection, batch.heard)
+        if batch.joined:
+            joins.add_joined(connection, batch.joined, self._keeper.find_or_make())
+        if batch.joins:
+            joins.put_histories(connection, batch.joins)
+        if batch.nonces:
+            joins.use_nonces(connection, batch.nonces)
+        if batch.queued or batch.unqueued:
+            downlinks.change_queue(connection, batch.queued, batch.unqueued)
+        if batch.airtimes:
+            downlinks.add_airtimes(connection, batch.airtimes)
+        return outbox.append(connection, books, batch.records, now)
 
     def _read(self, job: ReadJob) -> object:
         """The records, or the exception."""

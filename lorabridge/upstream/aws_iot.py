@@ -24,9 +24,10 @@ from lorabridge.errors import Problem
 from lorabridge.lorawan.events import EventKind
 from lorabridge.settings import ByteSize, Duration
 from lorabridge.upstream import tls, topics
-from lorabridge.upstream.connection import Connection, ConnectionSettings, Message
+from lorabridge.upstream.connection import Connection, ConnectionSettings, Delivery, Message
 from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
-from lorabridge.upstream.pacing import ConnectPacing, TokenBucket
+from lorabridge.upstream.inbound import CommandSink, Intake, Subscription
+from lorabridge.upstream.pacing import ConnectPacing, Pace, TokenBucket
 from lorabridge.upstream.tls import TlsSettings
 from lorabridge.upstream.topics import Topics, TopicSettings
 
@@ -110,15 +111,8 @@ class LinkReport(msgspec.Struct, frozen=True, kw_only=True):
     since: float = 0.0
     """Seconds since the Unix epoch, by our clock."""
     retry_in: float | None = None
-
-
-class Pace(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds that AWS IoT sets rather than the operator; tests are quicker."""
-
-    connect_interval: float = 1.0
-    """Between two CONNECTs: one a second of one client id."""
-    proved_after: float = 20.0
-    """Online so long and a PUBACK: only then may the next retry be quick again."""
+    subscription: Subscription = Subscription.OFF
+    """Whether commands are received."""
 
 
 class Listener(Protocol):
@@ -137,22 +131,27 @@ class Listener(Protocol):
 class AwsIot:
     """The link. `run` keeps it up until `stop`; a listener publishes while `has_room`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what it needs of the outside, each by its name
         self,
         settings: AwsIotSettings,
         gateway_id: str,
         *,
         status: Callable[[str, str], bytes],
         rng: random.Random,
+        commands: CommandSink | None = None,
         on_change: Callable[[LinkReport], None] = lambda _report: None,
         clock: Callable[[], float] = time.time,
         pace: Pace | None = None,
     ) -> None:
-        """`status(state, detail)` makes the payload of a status record; `rng` is the jitter's."""
+        """`status(state, detail)` makes the payload of a status record; `rng` is the jitter's.
+
+        `commands` None: nothing is subscribed to.
+        """
         pace = pace or Pace()
+        names = Topics(settings.topics, gateway_id)
         self._settings = settings
         self._status = status
-        self._status_topic = Topics(settings.topics, gateway_id).topic(EventKind.STATUS, None)
+        self._status_topic = names.topic(EventKind.STATUS, None)
         self._on_change = on_change
         self._clock = clock
         self._proved_after = pace.proved_after
@@ -167,13 +166,16 @@ class AwsIot:
         self._wake: asyncio.TimerHandle | None = None
         self._pacing = ConnectPacing(Backoff(settings.backoff_base, settings.backoff_cap, rng), pace.connect_interval)
         rate = settings.max_publishes_per_second
-        # A quarter of a second's worth at once: 80 + 20 is what AWS IoT takes in any one second.
-        self._publishes = TokenBucket(rate, max(1.0, rate / 4))
+        # A quarter of a second's worth at once: 80 + 20 is what AWS IoT takes in any one second. Commands count too.
+        self._publishes = TokenBucket(rate, max(1.0, rate / (4 if commands is None else 8)))
         self._bytes = TokenBucket(settings.max_bytes_per_second, max(MAX_PAYLOAD, settings.max_bytes_per_second / 4))
         self._counters: Counter[str] = Counter(
             {"connections": 0, "published": 0, "acknowledged": 0, "drops": 0}
             | {f"fault_{fault}": 0 for fault in LinkFault}
         )
+        self._intake = None if commands is None else Intake(commands, names, self._counters, pace.subscribe_again)
+        self._is_asking = self._is_announced = False
+        self._ask_again: asyncio.TimerHandle | None = None
         self.report = LinkReport(since=clock())
 
     @property
@@ -197,8 +199,9 @@ class AwsIot:
                 if not self._stopping.is_set():
                     self._after(await self._connect_once())
         finally:
-            if self._wake is not None:
-                self._wake.cancel()
+            for timer in (self._wake, self._ask_again):
+                if timer is not None:
+                    timer.cancel()
             if self._connection is not None:
                 self._connection.drop(LinkDown(None))
                 self._connection = None
@@ -262,6 +265,9 @@ class AwsIot:
     def _after(self, down: LinkDown) -> None:
         """Draw the consequences of a connection that is over or did not come about."""
         connection, self._connection = self._connection, None
+        self._is_asking = self._is_announced = False
+        if self._intake is not None:
+            self._do_without(self._intake.disconnected(down.fault, down.detail, time.monotonic()))
         if down.fault is not None:
             self._counters["drops"] += 1
             self._counters[f"fault_{down.fault}"] += 1
@@ -273,7 +279,14 @@ class AwsIot:
     def _change(self, state: LinkState, down: LinkDown | None = None, retry_in: float | None = None) -> None:
         """Report a new state; the last fault stays in the report until the link has proved itself."""
         fault, detail = (down.fault, down.detail) if down else (self.report.fault, self.report.detail)
-        self.report = LinkReport(state=state, fault=fault, detail=detail, since=self._clock(), retry_in=retry_in)
+        self.report = LinkReport(
+            state=state,
+            fault=fault,
+            detail=detail,
+            since=self._clock(),
+            retry_in=retry_in,
+            subscription=Subscription.OFF if self._intake is None else self._intake.state,
+        )
         self._on_change(self.report)
 
     # What a listener uses.
@@ -281,7 +294,7 @@ class AwsIot:
     def has_room(self, size: int) -> bool:
         """Whether a payload of `size` bytes may be published now; if only the rate forbids it `ready` comes in time."""
         connection = self._connection
-        if connection is None or not connection.is_up or self._stopping.is_set():
+        if connection is None or not connection.is_up or self._is_asking or self._stopping.is_set():
             return False
         if len(connection.unacknowledged) >= connection.window:
             return False
@@ -313,11 +326,58 @@ class AwsIot:
     # What the connection tells (connection.Owner).
 
     def connected(self) -> None:
-        """CONNACK came: announce ourselves."""
+        """CONNACK came: subscribe, and announce ourselves when that is settled."""
         self._online_since = time.monotonic()
         self._is_proved = False
         self._change(LinkState.ONLINE)
+        if self._intake is not None and self._intake.is_due(self._online_since):
+            self._subscribe(self._intake)
+        else:
+            self._announce()
+
+    def _subscribe(self, intake: Intake) -> None:
+        """Until it is answered nothing is published: so a connection that ends over it is blamed on nothing else."""
+        if self._connection is not None and self._connection.is_up and not self._is_asking:
+            self._is_asking = True
+            self._connection.subscribe(intake.topic_filter)
+            self._connection.flush()
+
+    def _do_without(self, seconds: float | None) -> None:
+        """Ask for the subscription again after so long, on whatever connection there is then."""
+        if seconds is not None and self._intake is not None:
+            self._ask_again = asyncio.get_running_loop().call_later(seconds, self._subscribe, self._intake)
+
+    def _announce(self) -> None:
+        self._is_announced = True
         self._publish_status("online", "", _BIRTH_KEY)
+
+    def subscribed(self, refusal: str) -> None:
+        """SUBACK: with commands or without, records may leave."""
+        self._is_asking = False
+        if self._intake is not None:
+            if refusal:
+                self._counters[f"fault_{LinkFault.SUBSCRIBE_REFUSED}"] += 1
+                self._do_without(self._intake.refused(refusal, time.monotonic()))
+            else:
+                self._intake.granted()
+        self._change(LinkState.ONLINE)
+        if not self._is_announced:
+            self._announce()
+
+    def received(self, delivery: Delivery) -> None:
+        """A message: AWS IoT counts it against the same quotas as ours."""
+        connection = self._connection
+        self._publishes.take(1)
+        self._bytes.take(len(delivery.payload))
+
+        def acknowledge() -> None:
+            if connection is not None:
+                connection.acknowledge(delivery)
+
+        if self._intake is None:
+            acknowledge()
+        else:
+            self._intake.received(delivery, acknowledge)
 
     def acknowledged(self, key: int) -> None:
         """A PUBACK: the only thing that proves that records get through."""

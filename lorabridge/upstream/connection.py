@@ -33,7 +33,7 @@ from lorabridge.upstream.faults import (
 )
 
 if TYPE_CHECKING:
-    from paho.mqtt.client import ConnectFlags, DisconnectFlags, SocketLike
+    from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTMessage, SocketLike
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
@@ -47,6 +47,15 @@ class Message(msgspec.Struct, frozen=True):
     topic: str
     payload: bytes
     retain: bool = False
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """Something published to us. `topic` is None when it is not UTF-8."""
+
+    topic: str | None
+    payload: bytes
+    packet_id: int
+    qos: int
 
 
 class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +80,12 @@ class Owner(Protocol):
     def acknowledged(self, key: int) -> None:
         """PUBACK came for the publish with this key."""
 
+    def subscribed(self, refusal: str) -> None:
+        """SUBACK came; `refusal` is empty when the subscription is granted."""
+
+    def received(self, delivery: Delivery) -> None:
+        """A message came. It is the owner's to `acknowledge`, who is told of it even when the connection is over."""
+
     def settled(self) -> None:
         """Everything that was waiting has been read: a good moment to publish more."""
 
@@ -94,6 +109,9 @@ class Connection:
         self._wants_write = False
         self._watches_write = False
         self._last_error = ""
+        self._subscribed_at: float | None = None
+        self._suback: str | None = None
+        self._arrived: list[Delivery] = []
         self._client = self._new_client()
         self._timer = self._loop.call_later(settings.connect_timeout, self._gave_no_answer)
 
@@ -106,6 +124,7 @@ class Connection:
             clean_session=None if settings.mqtt_5 else True,
             protocol=version,
             reconnect_on_failure=False,
+            manual_ack=True,
         )
         client.connect_timeout = settings.connect_timeout
         client.max_inflight_messages_set(settings.in_flight)
@@ -113,6 +132,8 @@ class Connection:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
         client.on_log = self._on_log
         client.on_socket_open = _send_at_once
         client.on_socket_close = self._on_socket_close
@@ -173,6 +194,17 @@ class Connection:
         info = self._client.publish(message.topic, message.payload, qos=1, retain=message.retain)
         self.unacknowledged[info.mid] = (key, self._loop.time())
 
+    def subscribe(self, topic_filter: str) -> None:
+        """Queue a SUBSCRIBE for QoS 1; `Owner.subscribed` follows, or the end of the connection."""
+        self._subscribed_at = self._loop.time()
+        self._client.subscribe(topic_filter, qos=1)
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Send the PUBACK for `delivery`; nothing happens when the connection is over."""
+        if self.is_up and delivery.qos:
+            self._client.ack(delivery.packet_id, delivery.qos)
+            self.flush()
+
     def flush(self) -> None:
         """Write what is queued, as far as the kernel takes it; the loop writes the rest."""
         if self._descriptor < 0:  # closed, or still in the hands of the dialling thread
@@ -227,6 +259,7 @@ class Connection:
                 break
         else:
             self._loop.call_soon(self._guard, self._read)
+        self._hand_on()
         if self._fate is not None:
             self.drop(self._fate)
         elif self.is_up:
@@ -237,6 +270,16 @@ class Connection:
             self._owner.settled()
             self.flush()
 
+    def _hand_on(self) -> None:
+        """Tell the owner what was noted down while packets were read."""
+        suback, self._suback = self._suback, None
+        if suback is not None and self.is_up:
+            self._owner.subscribed(suback)
+        if self._arrived:
+            arrived, self._arrived = self._arrived, []
+            for delivery in arrived:
+                self._owner.received(delivery)
+
     def _tick(self) -> None:
         """Keep-alive, and the patience with PUBACKs."""
         patience = self._settings.puback_timeout
@@ -245,6 +288,8 @@ class Connection:
         oldest = next(iter(self.unacknowledged.values()), None)
         if oldest is not None and self._loop.time() - oldest[1] > patience:
             self.drop(LinkDown(LinkFault.PUBACK_TIMEOUT, f"no PUBACK after {patience:g} s"))
+        elif self._subscribed_at is not None and self._loop.time() - self._subscribed_at > patience:
+            self.drop(LinkDown(LinkFault.SUBSCRIBE_REFUSED, f"no SUBACK after {patience:g} s"))
         elif not self.down.done():
             self.flush()
 
@@ -289,6 +334,19 @@ class Connection:
             return
         self._owner.acknowledged(self.unacknowledged.pop(mid)[0])
 
+    def _on_subscribe(
+        self, _client: Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Properties | None
+    ) -> None:
+        self._subscribed_at = None
+        self._suback = next((f"SUBACK: {reason}" for reason in reasons if reason.is_failure), "")
+
+    def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = None
+        self._arrived.append(Delivery(topic, bytes(message.payload), message.mid, message.qos))
+
     def _on_disconnect(
         self,
         _client: Client,
@@ -300,8 +358,11 @@ class Connection:
         said = f"DISCONNECT: {reason}" if flags.is_disconnect_packet_from_server else self._last_error
         silence = {0x8D: LinkFault.KEEP_ALIVE_TIMEOUT, 0x82: LinkFault.PROTOCOL_REFUSED}
         lost = LinkFault.CONNECTION_LOST if self.is_up else LinkFault.CLOSED_BEFORE_CONNACK
+        lost = lost if self._subscribed_at is None else LinkFault.SUBSCRIBE_REFUSED
         if flags.is_disconnect_packet_from_server:
             fault = fault_of_reason_code(int(reason.value), lost)
+            if self._subscribed_at is not None and fault is LinkFault.CONNECT_NOT_AUTHORIZED:
+                fault = LinkFault.SUBSCRIBE_REFUSED
         else:
             fault = fault_of_tls_reason(said) or silence.get(int(reason.value), lost)
         self.drop(LinkDown(fault, said))

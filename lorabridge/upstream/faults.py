@@ -181,6 +181,11 @@ class LinkFault(enum.Enum):
         "A published record was refused with a reason code (MQTT 5).",
         "The detail has the code; for `Not authorized` the policy must allow iot:Publish on the topic.",
     )
+    SUBSCRIBE_REFUSED = (
+        "subscribe_refused",
+        "The endpoint does not let us subscribe to the topic of commands: it closed the connection, or said so.",
+        "The policy must allow iot:Subscribe and iot:Receive (docs/aws.md). Records leave without; asked again hourly.",
+    )
     QUOTA_EXCEEDED = (
         "quota_exceeded",
         "The endpoint disconnects us for exceeding a quota.",

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from lorabridge.backoff import Backoff
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds that AWS IoT sets rather than the operator; tests are quicker."""
+
+    connect_interval: float = 1.0
+    """Between two CONNECTs: one a second of one client id."""
+    proved_after: float = 20.0
+    """Online so long and a PUBACK: only then may the next retry be quick again."""
+    subscribe_again: float = 3600.0
+    """After a SUBSCRIBE was refused."""
 
 
 class ConnectPacing:

@@ -21,25 +21,43 @@ from lorabridge.settings import did_you_mean
 
 MAX_TOPIC_BYTES = 256
 MAX_TOPIC_SLASHES = 7
+MAX_TARGET = 64
+"""Characters of what a command may be for: a DevEUI, or the name of a multicast group."""
 
 _RULE_NAME = re.compile(r"[A-Za-z0-9_]{1,128}")
-_PLACEHOLDERS = {"gateway_id": "", "kind": "", "dev_eui": ""}
-_WITH_DEVICE = (EventKind.UPLINK, EventKind.UPLINK_COPY)
+_OF_RECORDS = ("gateway_id", "kind", "dev_eui")
+_OF_COMMANDS = ("gateway_id", "target")
+_WITH_DEVICE = (EventKind.UPLINK, EventKind.UPLINK_COPY, EventKind.JOIN, EventKind.MAC)
 _LONGEST_DEV_EUI = EUI64(0xFFFF_FFFF_FFFF_FFFF)
+_LONGEST_TARGET = "x" * MAX_TARGET
 
 
 class TopicSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[aws_iot.topics]`: one template a kind; `{gateway_id}` and `{kind}` everywhere, `{dev_eui}` for uplinks."""
+    """`[aws_iot.topics]`: a template a kind; `{gateway_id}` and `{kind}` everywhere, `{dev_eui}` where one is sure."""
 
     uplink: Annotated[str, Meta(description="topic of verified uplinks")] = "lorabridge/{gateway_id}/uplink/{dev_eui}"
     uplink_copy: Annotated[str, Meta(description="topic of further receptions of an uplink")] = (
         "lorabridge/{gateway_id}/uplink_copy/{dev_eui}"
     )
     security: Annotated[str, Meta(description="topic of security events")] = "lorabridge/{gateway_id}/security"
+    join: Annotated[str, Meta(description="topic of devices that join")] = "lorabridge/{gateway_id}/join/{dev_eui}"
+    downlink_result: Annotated[str, Meta(description="topic of what became of downlink commands")] = (
+        "lorabridge/{gateway_id}/downlink_result"
+    )
+    mac: Annotated[str, Meta(description="topic of what the MAC layer of a device reports")] = (
+        "lorabridge/{gateway_id}/mac/{dev_eui}"
+    )
     gateway_stats: Annotated[str, Meta(description="topic of statistics")] = "lorabridge/{gateway_id}/gateway_stats"
     status: Annotated[str, Meta(description="topic of birth, last will and clean stop")] = (
         "lorabridge/{gateway_id}/status"
     )
+    command: Annotated[
+        str,
+        Meta(
+            description="topic that downlink commands come on; `{target}`, one whole level of it, is the DevEUI in "
+            "16 hex digits or the name of a multicast group"
+        ),
+    ] = "lorabridge/{gateway_id}/cmd/{target}"
     basic_ingest_rule: Annotated[
         str,
         Meta(
@@ -54,11 +72,24 @@ class Topics:
 
     def __init__(self, settings: TopicSettings, gateway_id: str) -> None:
         self._templates = {kind: _filled(settings, kind, gateway_id) for kind in EventKind}
+        levels = settings.command.format(gateway_id=gateway_id, target="+").split("/")
+        self.command_filter = "/".join(levels)
+        """What to subscribe to for commands."""
+        self._target_at = levels.index("+")
+        self._command_levels = levels
 
     def topic(self, kind: EventKind, dev_eui: EUI64 | None) -> str:
         """The topic of a record of `kind`; `dev_eui` is used by the kinds that always have one."""
         before, placeholder, after = self._templates[kind]
         return f"{before}{dev_eui}{after}" if placeholder else before
+
+    def target(self, topic: str) -> str | None:
+        """What a command on this topic is for, as the topic says it; None when it is no topic of commands."""
+        levels = topic.split("/")
+        if len(levels) != len(self._command_levels):
+            return None
+        target, levels[self._target_at] = levels[self._target_at], "+"
+        return target if target and levels == self._command_levels else None
 
 
 def check(settings: TopicSettings, gateway_id: str, where: str = "aws_iot.topics") -> list[Problem]:
@@ -72,7 +103,8 @@ def check(settings: TopicSettings, gateway_id: str, where: str = "aws_iot.topics
         problems.append(Problem(where=f"{where}.basic_ingest_rule", what=what, hint=hint))
     for kind in EventKind:
         problems += _check_template(_template(settings, kind), kind, stand_in, f"{where}.{kind.value}")
-    return problems
+    problems += _check_command(settings.command, stand_in, f"{where}.command")
+    return problems or _check_apart(settings, stand_in, f"{where}.command")
 
 
 def _check_gateway_id(gateway_id: str, where: str) -> list[Problem]:
@@ -84,26 +116,51 @@ def _check_gateway_id(gateway_id: str, where: str) -> list[Problem]:
 
 def _check_template(template: str, kind: EventKind, gateway_id: str, where: str) -> list[Problem]:
     """What is wrong with one template; its form first, and only a well-formed one is filled in and measured."""
-    try:
-        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    except ValueError as error:
-        return [Problem(where=where, what=f"is no template: {error}", hint="write placeholders as {gateway_id}")]
-    problems: list[Problem] = []
-    for name in names:
-        if name not in _PLACEHOLDERS:
-            what = f"unknown placeholder {{{name}}}"
-            problems.append(Problem(where=where, what=what, hint=did_you_mean(name, _PLACEHOLDERS)))
-        elif name == "dev_eui" and kind not in _WITH_DEVICE:
-            hint = "use it in uplink and uplink_copy only"
-            problems.append(Problem(where=where, what=f"a {kind.value} record may have no device", hint=hint))
-        elif template.count(f"{{{name}}}") != names.count(name):
-            what = "a placeholder is a name in braces, without conversion or format"
-            problems.append(Problem(where=where, what=what, hint=f"write {{{name}}}"))
+    names, problems = _check_placeholders(template, _OF_RECORDS, where)
+    if "dev_eui" in names and kind not in _WITH_DEVICE:
+        hint = f"use it in {', '.join(kind.value for kind in _WITH_DEVICE)} only"
+        problems.append(Problem(where=where, what=f"a {kind.value} record may have no device", hint=hint))
     if names.count("dev_eui") > 1:
         problems.append(Problem(where=where, what="{dev_eui} stands in it twice", hint="once is enough"))
     return problems or _check_topic(
         template.format(gateway_id=gateway_id, kind=kind.value, dev_eui=_LONGEST_DEV_EUI), where
     )
+
+
+def _check_command(template: str, gateway_id: str, where: str) -> list[Problem]:
+    """What is wrong with the template that commands come on."""
+    _, problems = _check_placeholders(template, _OF_COMMANDS, where)
+    if not problems and [level for level in template.split("/") if "{target}" in level] != ["{target}"]:
+        hint = "as in lorabridge/{gateway_id}/cmd/{target}"
+        problems.append(Problem(where=where, what="{target} must be exactly one whole level", hint=hint))
+    return problems or _check_topic(template.format(gateway_id=gateway_id, target=_LONGEST_TARGET), where)
+
+
+def _check_apart(settings: TopicSettings, gateway_id: str, where: str) -> list[Problem]:
+    """Our own records must not come back to us as commands. Every template must be in order."""
+    topics = Topics(settings, gateway_id)
+    return [
+        Problem(where=where, what=f"the records of {kind.value} would be taken for commands", hint="add a level")
+        for kind in EventKind
+        if topics.target(topics.topic(kind, _LONGEST_DEV_EUI)) is not None
+    ]
+
+
+def _check_placeholders(template: str, known: tuple[str, ...], where: str) -> tuple[list[str], list[Problem]]:
+    """The placeholders of a template, and what is wrong with them."""
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        return [], [Problem(where=where, what=f"is no template: {error}", hint="write placeholders as {gateway_id}")]
+    problems: list[Problem] = []
+    for name in names:
+        if name not in known:
+            what = f"unknown placeholder {{{name}}}"
+            problems.append(Problem(where=where, what=what, hint=did_you_mean(name, list(known))))
+        elif template.count(f"{{{name}}}") != names.count(name):
+            what = "a placeholder is a name in braces, without conversion or format"
+            problems.append(Problem(where=where, what=what, hint=f"write {{{name}}}"))
+    return names, problems
 
 
 def _check_topic(topic: str, where: str) -> list[Problem]:
@@ -125,6 +182,9 @@ def _template(settings: TopicSettings, kind: EventKind) -> str:
         EventKind.UPLINK: settings.uplink,
         EventKind.UPLINK_COPY: settings.uplink_copy,
         EventKind.SECURITY: settings.security,
+        EventKind.JOIN: settings.join,
+        EventKind.DOWNLINK_RESULT: settings.downlink_result,
+        EventKind.MAC: settings.mac,
         EventKind.GATEWAY_STATS: settings.gateway_stats,
         EventKind.STATUS: settings.status,
     }[kind]

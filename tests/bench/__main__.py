@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:  # run as `python tests/bench`
     sys.path.insert(0, str(ROOT))
 
-from tests.bench import endtoend, footprint, inprocess, instructions  # noqa: E402  # after the path is set
+from tests.bench import answers, endtoend, footprint, inprocess, instructions  # noqa: E402  # after the path is set
 from tests.bench.report import Report  # noqa: E402
 
 
@@ -36,6 +36,7 @@ def main() -> int:
         "in process": lambda: inprocess.measure(report, arena, rounds=3 if args.quick else 15),
         "instructions": (lambda: None) if args.quick else lambda: instructions.measure(report),
         "end to end": lambda: endtoend.measure(report, quick=args.quick),
+        "answers": lambda: answers.measure(report, quick=args.quick),
         "footprint": lambda: footprint.measure(report, quick=args.quick),
     }
     for name, measure in sections.items():

@@ -26,7 +26,7 @@ FLAT_OUT_TARGET = 5000.0
 class Duel:
     """The bridge and the naive one, both running; only one of them has work at a time."""
 
-    def __init__(self, made: Site, ours: Process, theirs: Process) -> None:
+    def __init__(self, made: Site[Fleet], ours: Process, theirs: Process) -> None:
         self.site = made
         self.subscriber = Subscriber(made.broker.plain_port)
         self.processes = {"": ours, NAIVE: theirs}
@@ -48,7 +48,7 @@ class Duel:
 
 
 @contextmanager
-def duel(made: Site, slow_fsync: Path | None) -> Iterator[Duel]:
+def duel(made: Site[Fleet], slow_fsync: Path | None) -> Iterator[Duel]:
     """Both bridges on the same disk."""
     name = "slow" if slow_fsync else "plain"
     with ExitStack() as stack:
@@ -172,7 +172,7 @@ def _steady(report: Report, both: Duel) -> None:
     )
 
 
-def _through_stand_in(report: Report, made: Site, direct: Result) -> None:
+def _through_stand_in(report: Report, made: Site[Fleet], direct: Result) -> None:
     """The same with the stand-in for the endpoint before the broker: what simulation and tests can carry."""
     with system.stand_in(made) as port, system.running(partial(system.start_bridge, made, "stand-in", port)) as bridge:
         subscriber = Subscriber(made.broker.plain_port)

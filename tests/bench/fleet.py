@@ -15,8 +15,9 @@ import msgspec
 
 from lorabridge.lorawan.air import Antenna, CrcStatus, LoraDataRate, Reception
 from lorabridge.lorawan.crypto import PreparedKey, crypt_frm_payload, data_mic
+from lorabridge.lorawan.decision import Network
 from lorabridge.lorawan.device import Activation, Device, SessionKeys
-from lorabridge.lorawan.engine import Engine, Network
+from lorabridge.lorawan.engine import Engine
 from lorabridge.lorawan.frame import DataFrame, build
 from lorabridge.lorawan.grammar import MType
 from lorabridge.lorawan.session import Session

@@ -33,7 +33,7 @@ def measure(report: Report, *, quick: bool) -> None:
                 _start(report, made)
 
 
-def _memory(report: Report, made: system.Site, devices: int, bare: float) -> None:
+def _memory(report: Report, made: system.Site[Fleet], devices: int, bare: float) -> None:
     """Resident memory once every device was heard."""
     subscriber = Subscriber(made.broker.plain_port)
     with system.running(partial(system.start_bridge, made, "bridge", made.broker.port)) as bridge:
@@ -63,7 +63,7 @@ def _memory_of_libraries() -> float:
     return int(ran.stdout.split()[1]) / 1024
 
 
-def _start(report: Report, made: system.Site) -> None:
+def _start(report: Report, made: system.Site[Fleet]) -> None:
     """From the command to the first READY=1: configuration, keys and database read, radio open."""
     took: list[float] = []
     bare: list[float] = []

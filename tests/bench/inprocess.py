@@ -19,6 +19,7 @@ from tests.bench.loop import judge
 from tests.bench.naive import NaiveDecoder
 from tests.bench.report import Report, Row
 from tests.bench.timing import compare
+from tests.lora_packet import NAME
 
 DEVICES = 500
 FRAMES = 2000
@@ -161,14 +162,14 @@ def _whole(report: Report, arena: Arena, rounds: int) -> None:
     }
     peer = lora_packet.start(arena, report)
     if peer is not None:
-        cases[lora_packet.NAME] = (peer.run, count)
+        cases[NAME] = (peer.run, count)
     took = compare(cases, rounds)
     if peer is not None:
         peer.stop()
     compared: list[tuple[str, str, str, float | None]] = [("1", "reception to record, batches of 1", NAIVE, None)]
     compared += [("64", "reception to record, batches of 64", NAIVE, 7.0)]
     if peer is not None:  # it makes no JSON and keeps no counters: the decision is what compares with it
-        compared += [("decisions", "reception to decision, batches of 64", lora_packet.NAME, 3.0)]
+        compared += [("decisions", "reception to decision, batches of 64", NAME, 3.0)]
     for case, name, reference, target in compared:
         report.add(
             Row(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,22 +10,20 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tests.bench.report import Report
+from tests.lora_packet import NAME, MissingPeerError, find
 
 if TYPE_CHECKING:
     from tests.bench.inprocess import Arena
 
-VERSION = "0.9.3"
-NAME = f"lora-packet {VERSION}"
 _SCRIPT = Path(__file__).with_name("lora_packet.cjs")
-_FOLDER = Path(__file__).parents[2] / "build" / "lora-packet"
 
 
 class Peer:
     """A node process that decodes all frames whenever it is told to."""
 
-    def __init__(self, node: str, frames: Path) -> None:
+    def __init__(self, node: str, module: Path, frames: Path) -> None:
         self._process = subprocess.Popen(
-            [node, str(_SCRIPT), str(_FOLDER / "node_modules" / "lora-packet"), str(frames)],
+            [node, str(_SCRIPT), str(module), str(frames)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -47,21 +44,14 @@ class Peer:
 
 def start(arena: Arena, report: Report) -> Peer | None:
     """The peer with all frames loaded, or None, and the report says why."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        report.skip(NAME, "node or npm is missing: apt-get install nodejs npm")
+    try:
+        node, module = find()
+    except MissingPeerError as error:
+        report.skip(NAME, str(error))
         return None
-    if not (_FOLDER / "node_modules" / "lora-packet").exists():
-        _FOLDER.mkdir(parents=True, exist_ok=True)
-        options = ["--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-        command = [npm, "install", "--prefix", str(_FOLDER), *options, f"lora-packet@{VERSION}"]
-        installed = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        if installed.returncode:
-            report.skip(NAME, f"npm could not install it: {installed.stderr.strip().splitlines()[-1:]}")
-            return None
     with tempfile.NamedTemporaryFile(suffix=".json", delete=False) as file:
         file.write(msgspec.json.encode(_frames(arena)))
-    peer = Peer(node, Path(file.name))
+    peer = Peer(node, module, Path(file.name))
     answer = peer.run()
     Path(file.name).unlink()
     expected = _last_payload(arena)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-HIGHER_IS_BETTER = frozenset({"frames/s", "records/s"})
+HIGHER_IS_BETTER = frozenset({"frames/s", "records/s", "ms ahead"})
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 from lorabridge.simulation.pki import make_pki
 from lorabridge.simulation.standin.policy import gateway_policy
 from lorabridge.simulation.standin.server import StandIn, StandInSettings
-from tests.bench.fleet import NET_ID, Fleet
+from tests.bench.fleet import NET_ID
 from tests.mosquitto import Mosquitto, free_port
 from tests.pki import Pair
 
@@ -30,10 +31,20 @@ ENDPOINT = "bench-ats.iot.eu-central-1.amazonaws.com"
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Site:
+class Described(Protocol):
+    """Devices that can be written down."""
+
+    def toml(self) -> str:
+        """The device file."""
+
+
+F = TypeVar("F", bound=Described)
+
+
+class Site(Generic[F]):
     """A folder with a PKI, a device file and a broker; several bridges can be started in it."""
 
-    def __init__(self, folder: Path, fleet: Fleet) -> None:
+    def __init__(self, folder: Path, fleet: F) -> None:
         self.folder = folder
         self.fleet = fleet
         self.pki = make_pki(folder / "pki", endpoint=ENDPOINT, gateway_id=GATEWAY_ID)
@@ -45,7 +56,7 @@ class Site:
 
 
 @contextmanager
-def site(fleet: Fleet) -> Iterator[Site]:
+def site(fleet: F) -> Iterator[Site[F]]:
     """A site on the disk of this checkout (the temporary directory may be memory), its broker running."""
     build = ROOT / "build"
     build.mkdir(exist_ok=True)
@@ -59,7 +70,7 @@ def site(fleet: Fleet) -> Iterator[Site]:
 
 
 @contextmanager
-def stand_in(made: Site) -> Iterator[int]:
+def stand_in(made: Site[Any]) -> Iterator[int]:
     """The stand-in for the endpoint before the broker, without quota, as a process; gives its port."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=_serve_stand_in, args=(made, theirs), daemon=True)
@@ -71,7 +82,7 @@ def stand_in(made: Site) -> Iterator[int]:
         process.join()
 
 
-def _serve_stand_in(made: Site, pipe: Connection) -> None:
+def _serve_stand_in(made: Site[Any], pipe: Connection) -> None:
     settings = StandInSettings(
         policies={made.pki.gateway.fingerprint: gateway_policy(GATEWAY_ID)}, publishes_per_second=0
     )
@@ -152,7 +163,13 @@ def _says_ready(notified: socket.socket) -> bool:
         return False
 
 
-def start_bridge(made: Site, name: str, mqtt_port: int, *, slow_fsync: Path | None = None) -> Process:
+LISTENING = f'[network]\nregion = "EU868"\nnet_ids = ["{NET_ID}"]\n[downlinks]\nenabled = false\n'
+"""What the other bridges do too: nobody is answered."""
+
+
+def start_bridge(
+    made: Site[Any], name: str, mqtt_port: int, *, slow_fsync: Path | None = None, network: str = LISTENING
+) -> Process:
     """`lorabridge run` with its own state and a free UDP port; durability on, no limit of publishes."""
     folder = made.folder / name
     folder.mkdir()
@@ -161,7 +178,7 @@ def start_bridge(made: Site, name: str, mqtt_port: int, *, slow_fsync: Path | No
     configuration.write_text(
         f'devices = "{made.devices}"\n'
         f'[gateway]\nid = "{GATEWAY_ID}"\n'
-        f'[network]\nregion = "EU868"\nnet_ids = ["{NET_ID}"]\n'
+        f"{network}"
         f'[store]\npath = "{folder}/lorabridge.db"\n'
         f'[aws_iot]\nendpoint = "{ENDPOINT}"\nconnect_address = "127.0.0.1:{mqtt_port}"\n'
         f'ca_file = "{made.pki.ca_file}"\ncertificate_file = "{made.pki.gateway.certificate}"\n'
@@ -177,7 +194,7 @@ def start_bridge(made: Site, name: str, mqtt_port: int, *, slow_fsync: Path | No
     return Process(command, udp_port, topic, folder, slow_fsync=slow_fsync)
 
 
-def start_naive_bridge(made: Site, name: str, *, slow_fsync: Path | None = None) -> Process:
+def start_naive_bridge(made: Site[Any], name: str, *, slow_fsync: Path | None = None) -> Process:
     """The naive bridge, with the same certificates and devices."""
     folder = made.folder / name
     folder.mkdir()

@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.bench import inprocess, lora_packet
+from tests.bench import inprocess
 from tests.bench.inprocess import Arena
 from tests.bench.report import Report, Row
+from tests.lora_packet import NAME
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_the_rows_of_the_core_have_a_reference_and_a_ratio(
     inprocess.measure(report, arena, rounds=1)
     assert [row.name for row in report.rows if row.times_better is None] == []
     assert len(report.rows) == 7
-    assert report.skipped == [f"{lora_packet.NAME}: node or npm is missing: apt-get install nodejs npm"]
+    assert report.skipped == [f"{NAME}: node or npm is missing: apt-get install nodejs npm"]
     report.write(tmp_path / "bench.json")
     assert len(msgspec.json.decode((tmp_path / "bench.json").read_bytes())["rows"]) == 7
 

@@ -7,16 +7,21 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lorabridge.cli.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, main
 from lorabridge.errors import ConfigError
-from lorabridge.lorawan.device import Activation, Device
+from lorabridge.lorawan.activation import JoinHistory
+from lorabridge.lorawan.device import Activation, Device, DeviceClass
 from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, MacVersion
+from lorabridge.store.database import Batch, Store
 from lorabridge.store.device_import import import_devices, to_toml
 from lorabridge.store.devices import load_devices
+from tests.store.join_help import DEV_EUI, JOIN_ID, join
+from tests.store.store_help import old_database, settings, with_store
 
 K1 = "8f3a5c7e9d1b2046a8c0e2f41357bd9e"
 K2 = "d41d8cd98f00b204e9800998ecf8427e"
@@ -59,8 +64,8 @@ def test_list_prints_a_line_a_device_and_no_key(device_file: Path, capsys: pytes
     assert main(["devices", "list", "--path", str(device_file)]) == EXIT_OK
     out = capsys.readouterr().out
     assert [line.split() for line in out.splitlines()[1:]] == [
-        ["cellar", "meter", "0004a30b001c0530", "1.0.3", "abp", "26011bda", "confirm", "decrypted"],
-        ["roof", "0004a30b001c0531", "1.1.0", "otaa", "-", "strict", "-"],
+        ["cellar", "meter", "0004a30b001c0530", "1.0.3", "abp", "A", "26011bda", "confirm", "decrypted"],
+        ["roof", "0004a30b001c0531", "1.1.0", "otaa", "A", "-", "-", "decrypted"],
     ]
     assert not any(secret[:8] in out for secret in SECRETS)
 
@@ -91,6 +96,127 @@ def test_check_prints_every_problem(device_file: Path, capsys: pytest.CaptureFix
     assert "device[1].nwk_s_key" in out
     assert "device[2].activation" in out
     assert "0 device(s) in order, 2 error(s)" in out
+
+
+GROUP = """
+[[multicast_group]]
+name = "street-lamps"
+mc_addr = "26011fff"
+mc_nwk_s_key = "900150983cd24fb0d6963f7d28e17f73"
+frequency = 869.525
+data_rate = 3
+gateways = ["00000000000000aa"]
+"""
+
+
+def test_groups_are_listed_shown_and_counted_beside_devices(
+    device_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device_file.write_text(DEVICES + GROUP, encoding="utf-8")
+    path = str(device_file)
+    assert main(["devices", "list", "--path", path]) == EXIT_OK
+    assert capsys.readouterr().out.splitlines()[-1].split() == [
+        "street-lamps",
+        "26011fff",
+        "869.525",
+        "3",
+        "00000000000000aa",
+    ]
+    assert main(["devices", "check", "--path", path]) == EXIT_OK
+    assert "2 device(s) and 1 multicast group(s) in order" in capsys.readouterr().out
+    assert main(["devices", "show", "street-lamps", "--path", path]) == EXIT_OK
+    out = capsys.readouterr().out
+    assert "869.525 MHz" in out
+    assert "mc_nwk_s_key" in out
+    assert "900150" not in out
+
+
+def test_show_tells_class_and_adr_and_with_a_database_how_many_nonces_are_used(
+    tmp_path: Path, device_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device_file.write_text(DEVICES + 'class = "C"\nadr = false\n', encoding="utf-8")
+    wanted = settings(tmp_path)
+    with_store(wanted, lambda store: store.commit(join(7)))
+    for which, says in (("cellar meter", "1 of 65536 DevNonces used, last DevNonce 7 of 65535"), ("roof", "has never")):
+        assert main(["devices", "show", which, "--path", str(device_file), "--store", wanted.path]) == EXIT_OK
+        facts = {line[:18].strip(): line[18:] for line in capsys.readouterr().out.splitlines()}
+        assert facts["joins"].startswith(says)
+        assert (facts["class"], facts["adr"]) == (("A", "on") if which == "cellar meter" else ("C", "off"))
+
+
+@pytest.mark.parametrize("which", ["cellar meter", "0004A30B001C0530"])
+def test_forget_nonces_asks_first_and_then_releases_the_device_beside_a_running_bridge(
+    tmp_path: Path, device_file: Path, capsys: pytest.CaptureFixture[str], which: str
+) -> None:
+    wanted = settings(tmp_path)
+    words = ["devices", "forget-nonces", which, "--path", str(device_file), "--store", wanted.path]
+
+    async def use(store: Store) -> None:
+        history = JoinHistory(join_id=JOIN_ID, dev_eui=DEV_EUI, join_nonce=9, last_dev_nonce=300, rj_count1=4)
+        nonces = tuple((JOIN_ID, nonce) for nonce in range(1000))
+        stranger = JoinHistory(join_id=b"another1", dev_eui=EUI64(1), last_dev_nonce=5)
+        await store.commit(Batch(joins=(history, stranger), nonces=(*nonces, (b"another1", 5))))
+        assert main(words) == EXIT_FAILED
+        out = capsys.readouterr().out
+        assert "1000 of 65536 DevNonces used, last DevNonce 300 of 65535, last RJcount1 4 of 65535" in out
+        assert "played back once more" in out.replace("\n", " ")
+        assert store.join_history(JOIN_ID) == history, "nothing happened yet"
+        assert main([*words, "--yes"]) == EXIT_OK
+        assert "1000 of 65536" in capsys.readouterr().out
+        released = msgspec.structs.replace(history, last_dev_nonce=None, rj_count1=None)
+        assert store.join_history(JOIN_ID) == released, "JoinNonce goes on"
+        assert not any(store.nonce_used(JOIN_ID, nonce) for nonce in range(1000))
+        assert store.join_history(b"another1") == stranger
+        assert store.nonce_used(b"another1", 5)
+        await store.commit(Batch(nonces=((JOIN_ID, 1),)))
+        assert main(words) == EXIT_FAILED
+        assert "1 of 65536" in capsys.readouterr().out
+
+    with_store(wanted, use)
+
+
+def test_forget_nonces_of_an_unknown_device_or_without_a_database_fails(
+    tmp_path: Path, device_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--path", str(device_file), "--yes", "--store"]
+    assert main(["devices", "forget-nonces", "attic", *common, str(tmp_path / "a.db")]) == EXIT_FAILED
+    assert "'attic'" in capsys.readouterr().err
+    assert main(["devices", "forget-nonces", "roof", *common, str(tmp_path / "a.db")]) == EXIT_CONFIG
+    assert "no database here" in capsys.readouterr().err
+    assert not (tmp_path / "a.db").exists()
+    old = str(old_database(tmp_path))
+    assert main(["devices", "forget-nonces", "roof", *common, old]) == EXIT_FAILED
+    assert "roof: has never joined here" in capsys.readouterr().out
+    device_file.write_text("= broken", encoding="utf-8")
+    assert main(["devices", "forget-nonces", "roof", *common, old]) == EXIT_FAILED
+    assert "is no TOML" in capsys.readouterr().err
+
+
+def test_forget_nonces_waits_for_no_writer_longer_than_it_has_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = settings(tmp_path)
+
+    async def use(store: Store) -> int:
+        await store.commit(join(1))
+        store._writer._connection.execute("BEGIN IMMEDIATE")
+        try:
+            return main(["devices", "forget-nonces", str(DEV_EUI), "--yes", "--store", wanted.path])
+        finally:
+            store._writer._connection.execute("ROLLBACK")
+
+    assert with_store(wanted, use) == EXIT_FAILED
+    assert "locked" in capsys.readouterr().err
+    Path(wanted.path).write_bytes(b"nothing that SQLite knows" * 100)
+    assert main(["devices", "forget-nonces", str(DEV_EUI), "--yes", "--store", wanted.path]) == EXIT_CONFIG
+
+
+def test_a_device_whose_history_is_empty_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = settings(tmp_path)
+    empty = Batch(joins=(JoinHistory(join_id=JOIN_ID, dev_eui=DEV_EUI),))
+    with_store(wanted, lambda store: store.commit(empty))
+    assert main(["devices", "forget-nonces", str(DEV_EUI), "--store", wanted.path]) == EXIT_FAILED
+    assert "no nonce is used" in capsys.readouterr().out
 
 
 TTS_OTAA: dict[str, Any] = {
@@ -196,6 +322,19 @@ def test_a_1_1_session_keeps_its_four_keys(tmp_path: Path) -> None:
     (device,) = imported(tmp_path, export)
     assert device.session_keys is not None
     assert device.session_keys.nwk_s_enc_key.reveal().hex() == K3
+
+
+def test_a_1_1_device_without_app_key_is_taken_sealed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export = {
+        **TTS_OTAA,
+        "lorawan_version": "MAC_V1_1",
+        "root_keys": {"nwk_key": {"key": K4}},
+        "supports_class_c": True,
+    }
+    (device,) = imported(tmp_path, export)
+    assert (device.activation, device.app_key, device.device_class) == (Activation.OTAA, None, DeviceClass.C)
+    assert device.nwk_key == AES128Key.parse(K4)
+    assert "no AppKey: its payloads stay encrypted" in capsys.readouterr().out
 
 
 def test_wrapped_keys_are_told_apart_from_absent_ones(tmp_path: Path) -> None:

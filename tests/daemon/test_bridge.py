@@ -19,8 +19,8 @@ from lorabridge.daemon.bridge import Bridge, network_of, source_of
 from lorabridge.daemon.config import NetworkSettings
 from lorabridge.daemon.service import load_checked
 from lorabridge.errors import ConfigError
+from lorabridge.lorawan.decision import Decision
 from lorabridge.lorawan.device import CounterPolicy, Device
-from lorabridge.lorawan.engine import Decision
 from lorabridge.lorawan.events import EventKind, Record
 from lorabridge.lorawan.types import EUI64, DevAddr, NetID
 from lorabridge.lorawan.verdict import Verdict
@@ -80,10 +80,11 @@ async def _bridge(
 ) -> AsyncIterator[tuple[Bridge, Store]]:
     config = installation.config
     report = msgspec.structs.replace(config.report, stats_interval=Duration(1), security_interval=Duration(1))
+    config = msgspec.structs.replace(config, report=report)
     store = await store_type.open(config.store)
     try:
         yield (
-            Bridge(msgspec.structs.replace(config, report=report), "fingerprint-1", load_checked(config), store, **how),
+            Bridge(config, "fingerprint-1", load_checked(config)[0], store, **how),
             store,
         )
     finally:

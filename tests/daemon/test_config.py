@@ -16,7 +16,7 @@ from lorabridge.lorawan.types import EUI64, NetID
 from lorabridge.radio.recording import RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdpSettings
 from lorabridge.settings import bare_type
-from lorabridge.store.device_settings import DeviceSettings
+from lorabridge.store.device_settings import DeviceSettings, KeyReference
 from tests.daemon.config_help import ENDPOINT, GATEWAY, SMALLEST, places_of, problems_of
 
 
@@ -55,7 +55,7 @@ def _settings_of(kind: type[msgspec.Struct], path: str = "") -> list[tuple[str, 
     found = []
     for field in msgspec.structs.fields(kind):
         bare = bare_type(field.type)
-        if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
+        if isinstance(bare, type) and issubclass(bare, msgspec.Struct) and bare is not KeyReference:
             found += _settings_of(bare, f"{path}.{field.encode_name}" if path else field.encode_name)
         elif field.encode_name != "radio":
             found.append((path, field.encode_name))

@@ -7,19 +7,23 @@ import json
 import logging
 import random
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from lorabridge.backoff import Backoff
+from lorabridge.daemon.answering import DownlinkSettings
+from lorabridge.daemon.downlinks import Downlinks
 from lorabridge.daemon.health import Health
 from lorabridge.daemon.pipeline import MAX_GATEWAYS, Pipeline
 from lorabridge.daemon.radios import Heard
 from lorabridge.daemon.reporting import SecurityReporter
-from lorabridge.lorawan.air import CrcStatus, GatewayStatus
+from lorabridge.lorawan.air import CrcStatus, GatewayStatus, Transmission, TxResult
+from lorabridge.lorawan.decision import Decision, Network
 from lorabridge.lorawan.device import CounterPolicy, Device
-from lorabridge.lorawan.engine import Decision, Engine, Network
+from lorabridge.lorawan.engine import Engine
 from lorabridge.lorawan.events import EventKind, GatewayStats
 from lorabridge.lorawan.table import SessionTable
 from lorabridge.lorawan.types import EUI64, DevAddr, FCnt32
@@ -66,9 +70,21 @@ class Corridor:
         self.decisions: list[Decision] = []
         self.health = Health(lambda: self.now)
         self.table = SessionTable(devices, store.sessions())
+        network = Network(dev_addr_prefixes=((0x2600_0000, 7),))
         self.pipeline = Pipeline(
             source=self,
-            engine=Engine(self.table, Network(dev_addr_prefixes=((0x2600_0000, 7),)), store),
+            engine=Engine(self.table, network, store),
+            downlinks=Downlinks(
+                settings=DownlinkSettings(),
+                table=self.table,
+                network=network,
+                transmit=self._transmit,
+                queued=(),
+                next_queue_id=1,
+                airtimes=(),
+                clock=time.time_ns,
+                monotonic=time.monotonic,
+            ),
             table=self.table,
             store=store,
             encode=lambda event: schema.encode(event, "roof-1"),
@@ -78,6 +94,9 @@ class Corridor:
             check=self.health.add("pipeline", 30.0),
             observer=self._observe,
         )
+
+    async def _transmit(self, _source: str, _transmission: Transmission) -> TxResult:
+        raise AssertionError("a bridge that listens sends nothing")
 
     async def receive(self) -> list[Heard]:
         if not self.batches:

@@ -22,6 +22,8 @@ from tests.daemon.config_help import captured_log, lines_of
 class Scripted:
     """A source that plays a list: a status report, an error to raise, or nothing more to come (waits)."""
 
+    can_transmit = True
+
     def __init__(self, name: str, script: list[Any]) -> None:
         self.name = name
         self.script = script

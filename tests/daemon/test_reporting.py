@@ -6,7 +6,7 @@ import msgspec
 
 from lorabridge.daemon.reporting import SUMMED, TABLE_SIZE, SecurityReporter
 from lorabridge.lorawan.air import CrcStatus, LoraDataRate, Reception
-from lorabridge.lorawan.engine import Decision
+from lorabridge.lorawan.decision import Decision
 from lorabridge.lorawan.events import DeviceRef, SecurityEvent
 from lorabridge.lorawan.types import EUI64, FCnt32
 from lorabridge.lorawan.verdict import Reason, Verdict

@@ -230,7 +230,7 @@ def test_warnings_alone_refuse_nothing_and_stand_in_the_log(tmp_path: Path) -> N
     with pytest.raises(ConfigError) as refused:
         refuse([warning, error])
     assert refused.value.problems == [warning, error]
-    assert [one.name for one in load_checked(Installation(tmp_path, METER, VALVE).config)] == ["meter", "valve"]
+    assert [one.name for one in load_checked(Installation(tmp_path, METER, VALVE).config)[0]] == ["meter", "valve"]
 
 
 def test_credentials_are_where_the_service_manager_says(monkeypatch: pytest.MonkeyPatch) -> None:

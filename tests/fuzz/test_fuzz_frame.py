@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorabridge.lorawan.air import FskDataRate, LoraDataRate
+from lorabridge.lorawan.decision import Network
 from lorabridge.lorawan.device import Activation, CounterPolicy
-from lorabridge.lorawan.engine import Network
 from lorabridge.lorawan.frame import Frame, build, parse
 from lorabridge.lorawan.grammar import MalformedFrame
 from lorabridge.lorawan.types import EUI64, AES128Key, Direction, NetID

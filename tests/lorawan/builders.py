@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from lorabridge.lorawan.activation import JoinHistory
 from lorabridge.lorawan.air import CrcStatus, DataRate, LoraDataRate, Reception
 from lorabridge.lorawan.crypto import MicContext, SessionCrypto
+from lorabridge.lorawan.decision import Decision, Network
 from lorabridge.lorawan.device import Activation, Device, SessionKeys
-from lorabridge.lorawan.engine import Decision, Engine, Network
+from lorabridge.lorawan.engine import Engine
 from lorabridge.lorawan.frame import DataFrame, build
 from lorabridge.lorawan.grammar import MType
 from lorabridge.lorawan.session import History, Session
@@ -113,6 +115,14 @@ class Remembered(History):
 
     def __init__(self) -> None:
         self.frames: set[tuple[bytes, FCnt32, bytes]] = set()
+        self.joins: dict[bytes, JoinHistory] = {}
+        self.nonces: set[tuple[bytes, int]] = set()
+
+    def join_history(self, join_id: bytes) -> JoinHistory | None:
+        return self.joins.get(join_id)
+
+    def nonce_used(self, join_id: bytes, dev_nonce: int) -> bool:
+        return (join_id, dev_nonce) in self.nonces
 
     def heard(self, session_id: bytes, fcnt32: FCnt32, mic: bytes) -> bool:
         return (session_id, fcnt32, mic) in self.frames
@@ -130,13 +140,21 @@ class Bridge:
     def hear_all(self, *receptions: Reception) -> list[Decision]:
         """Judge receptions as one batch and commit."""
         decisions = self.engine.judge_all(receptions)
-        committed = {decision.session.session_id: decision.session for decision in decisions if decision.session}
+        ended = {session_id for decision in decisions for session_id in decision.ended}
+        joins = [decision.join for decision in decisions if decision.join is not None]
+        moved = [decision.session for decision in decisions if decision.session is not None]
+        moved += [join.session for join in joins if join.session is not None]
+        committed = {session.session_id: session for session in moved if session.session_id not in ended}
         for session in committed.values():
             before = self.sessions.get(session.session_id)
             assert session.generation == (-1 if before is None else before.generation) + 1
         self.sessions |= committed
-        self.table.advance(committed.values())
+        for session_id in ended:
+            self.sessions.pop(session_id, None)
+        self.table.advance(committed.values(), [join.joined for join in joins if join.joined is not None], ended)
         self.history.frames |= {decision.heard for decision in decisions if decision.heard}
+        self.history.joins |= {join.history.join_id: join.history for join in joins}
+        self.history.nonces |= {(join.history.join_id, join.nonce) for join in joins if join.nonce is not None}
         return decisions
 
     def hear(self, phy_payload: bytes, after_s: float = 0.0, gateway: EUI64 = GATEWAY, **how: Any) -> Decision:

@@ -235,7 +235,7 @@ def test_a_downlink_of_a_device_is_read_with_its_keys() -> None:
 
 
 def joiner(**fields: Any) -> Device:
-    return device(activation=Activation.OTAA, dev_addr=None, session_keys=None, **fields)
+    return device(activation=Activation.OTAA, dev_addr=None, session_keys=None, join_eui=EUI64(0), **fields)
 
 
 def test_a_join_request_is_judged_by_the_root_key() -> None:

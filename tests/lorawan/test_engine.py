@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from lorabridge.lorawan import crypto as crypto_module
 from lorabridge.lorawan.air import CrcStatus, FskDataRate, LoraDataRate
 from lorabridge.lorawan.crypto import MicContext, PreparedKey, SessionCrypto, derive_js_int_key, join_mic
+from lorabridge.lorawan.decision import Decision, Network
 from lorabridge.lorawan.device import Activation, CounterPolicy, Device, SessionKeys
-from lorabridge.lorawan.engine import MAX_MIC_ATTEMPTS, MAX_SESSIONS_PER_DEV_ADDR, Decision, Network
+from lorabridge.lorawan.engine import MAX_MIC_ATTEMPTS, MAX_SESSIONS_PER_DEV_ADDR
 from lorabridge.lorawan.events import SecurityEvent, Uplink, UplinkCopy
 from lorabridge.lorawan.grammar import MType
 from lorabridge.lorawan.session import MAX_COPIES, MAX_FCNT_GAP, MAX_RETRANSMISSIONS
@@ -730,6 +731,9 @@ OTAA: dict[str, Any] = {
 }
 
 
+OTAA_DEVICE = device(**OTAA, app_key=APP_KEY)
+
+
 def join_request(root: AES128Key, dev_eui: EUI64 = ABP.dev_eui) -> bytes:
     message = b"\x00" + EUI64(0x70B3_D57E_D000_0000).to_wire() + dev_eui.to_wire() + b"\x34\x12"
     return message + join_mic(PreparedKey(root), message)
@@ -766,7 +770,8 @@ def test_join_request_is_one_that_a_root_key_of_ours_signed(
     decision = Bridge(joiner).hear(phy_payload)
     assert decision.verdict is verdict
     assert decision.device == (joiner.ref if verdict is Verdict.JOIN_REQUEST else None)
-    assert (decision.session, decision.events) == (None, ())
+    assert decision.session is None
+    assert bool(decision.events) is (verdict is Verdict.JOIN_REQUEST)
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------
@@ -832,7 +837,11 @@ SHORTEST: dict[Verdict, Callable[[], Decision]] = {
     Verdict.BAD_MIC: lambda: last_of(uplink(ABP, 1)[:-1] + b"?"),
     Verdict.UNKNOWN_DEVICE: lambda: last_of(uplink(device(dev_addr=DevAddr(0x2600_0000)), 1), network=NETWORK),
     Verdict.FOREIGN: lambda: last_of(uplink(device(dev_addr=DevAddr(0x0100_0000)), 1), network=NETWORK),
-    Verdict.JOIN_REQUEST: lambda: last_of(join_request(APP_KEY), sender=device(**OTAA, app_key=APP_KEY)),
+    Verdict.JOIN_REQUEST: lambda: last_of(join_request(APP_KEY), sender=OTAA_DEVICE),
+    Verdict.JOIN_REPLAY: lambda: last_of(join_request(APP_KEY), join_request(APP_KEY), sender=OTAA_DEVICE),
+    Verdict.JOIN_REFUSED: lambda: last_of(
+        join_request(APP_KEY), sender=msgspec.structs.replace(OTAA_DEVICE, join_eui=EUI64(1))
+    ),
     Verdict.MALFORMED: lambda: last_of(b""),
     Verdict.WRONG_DIRECTION: lambda: last_of(b"\x60" + bytes(11)),
     Verdict.PROPRIETARY: lambda: last_of(b"\xe0" + bytes(4)),

@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from lorabridge.lorawan.decision import Decision
 from lorabridge.lorawan.device import CounterPolicy
-from lorabridge.lorawan.engine import Decision
 from lorabridge.lorawan.events import Uplink
 from lorabridge.lorawan.types import EUI64, MacVersion
 from lorabridge.lorawan.verdict import Verdict

@@ -20,11 +20,11 @@ from lorabridge.lorawan.session import (
     History,
     Session,
     VerifiedFrame,
-    abp_session_id,
     counter_candidates,
     decrypt,
     judge_counter,
     max_fcnt_gap,
+    session_id_of,
     verify,
 )
 from lorabridge.lorawan.types import EUI64, FCNT32_MAX, FCnt16, FCnt32, MacVersion
@@ -154,15 +154,15 @@ def test_without_app_s_key_only_application_payloads_stay_sealed(f_port: int | N
 
 
 def test_a_session_id_changes_with_address_and_network_keys_only() -> None:
-    same = abp_session_id(DEV_ADDR, SessionCrypto(KEYS_1_1))
+    same = session_id_of(DEV_ADDR, SessionCrypto(KEYS_1_1))
     assert len(same) == 8
-    assert abp_session_id(DEV_ADDR, SessionCrypto(sealed_keys(KEYS_1_1))) == same
+    assert session_id_of(DEV_ADDR, SessionCrypto(sealed_keys(KEYS_1_1))) == same
     others = [
         msgspec.structs.replace(KEYS_1_1, **{name: key(99)})
         for name in ("f_nwk_s_int_key", "s_nwk_s_int_key", "nwk_s_enc_key")
     ]
-    found = {abp_session_id(DEV_ADDR, SessionCrypto(keys)) for keys in others}
-    found.add(abp_session_id(type(DEV_ADDR)(DEV_ADDR + 1), SessionCrypto(KEYS_1_1)))
+    found = {session_id_of(DEV_ADDR, SessionCrypto(keys)) for keys in others}
+    found.add(session_id_of(type(DEV_ADDR)(DEV_ADDR + 1), SessionCrypto(KEYS_1_1)))
     assert len(found | {same}) == 5
 
 

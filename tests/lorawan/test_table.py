@@ -76,3 +76,17 @@ def test_a_reload_takes_up_a_new_application_key_of_the_same_session() -> None:
     (again,) = table.at(DEV_ADDR)
     assert again.session_id == entry.session_id
     assert table.crypto(again).sealed
+
+
+def test_a_session_that_is_over_twice_is_over() -> None:
+    table = SessionTable([device()], {})
+    table.advance([], ended=[b"unknown"])
+    assert len(table.at(DEV_ADDR)) == 1
+
+
+def test_a_device_of_the_file_uses_its_session_from_the_start_and_one_that_joins_when_it_was_heard() -> None:
+    table = SessionTable([device()], {})
+    current = table.current(device().dev_eui)
+    assert current is not None
+    assert current.dev_addr == DEV_ADDR
+    assert table.current(EUI64(77)) is None

@@ -152,3 +152,13 @@ def test_what_is_no_key_is_refused_without_repeating_it(text: str) -> None:
     assert not text or text not in str(caught.value)
     with pytest.raises(ValueError, match="16 bytes, not"):
         AES128Key(text.encode()[:15])
+
+
+@given(st.integers(0, 0xFF_FFFF), st.integers(0, 0xFFFF_FFFF))
+def test_the_addresses_of_a_network_are_those_that_belong_to_it(net_id: int, address: int) -> None:
+    network = NetID(net_id)
+    prefix, bits = network.address_range
+    assert DevAddr(prefix).belongs_to(network)
+    assert DevAddr(address).belongs_to(network) is ((prefix ^ address) >> (32 - bits) == 0)
+    last = prefix | (1 << (32 - bits)) - 1
+    assert DevAddr(last).belongs_to(network)

@@ -674,6 +674,7 @@ class Fixed:
     """A source that has been heard already."""
 
     name = "fixed"
+    can_transmit = False
     counters: dict[str, int] = {}  # noqa: RUF012  # never changed
 
     def __init__(self, items: list[Heard]) -> None:

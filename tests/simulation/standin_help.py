@@ -54,6 +54,10 @@ class Running:
 
         asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(TIMEOUT)
 
+    def publish(self, topic: str, payload: bytes) -> None:
+        """As somebody in the cloud."""
+        asyncio.run_coroutine_threadsafe(self.standin.publish(topic, payload), self._loop).result(TIMEOUT)
+
     def happened(self, kind: Happening, refusal: Refusal | None = None) -> Event:
         """The last event of this kind; waited for."""
 
@@ -76,7 +80,9 @@ def new_pki(folder: Path) -> Pki:
 
 def generous_policy() -> Policy:
     """The gateway's own rights, and commands to see what the front does with subscriptions."""
-    return msgspec.structs.replace(gateway_policy(GATEWAY), subscribe=(COMMANDS, "lorabridge/*"))
+    return msgspec.structs.replace(
+        gateway_policy(GATEWAY), subscribe=(COMMANDS, "lorabridge/*"), receive=("lorabridge/*",)
+    )
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
 def standin(request: pytest.FixtureRequest, pki: Pki, observer: Pair) -> Iterator[Running]:
     policies = {
         pki.gateway.fingerprint: generous_policy(),
-        observer.fingerprint: Policy(client_id="observer", subscribe=("*",)),
+        observer.fingerprint: Policy(client_id="observer", subscribe=("*",), receive=("*",)),
     }
     broker = None
     if request.param.startswith("mosquitto"):

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from lorabridge.simulation.standin import Policy, Refusal, gateway_policy
 from lorabridge.simulation.standin import mqtt_wire as wire
+from lorabridge.simulation.standin.broker_screen import BrokerScreen
 from lorabridge.simulation.standin.hello import HelloReader, MalformedHello
 from lorabridge.simulation.standin.policy import filter_refusal, topic_right
-from lorabridge.simulation.standin.screen import BrokerScreen, ClientScreen, Limits
+from lorabridge.simulation.standin.screen import ClientScreen, Limits
 from tests.simulation.standin_help import GATEWAY, STATUS, UPLINK
 
 POLICY = gateway_policy(GATEWAY)
+COMMAND = f"lorabridge/{GATEWAY}/cmd/70b3d57ed0000001"
 INGEST = f"$aws/rules/lorawan/{UPLINK}"
 
 
@@ -35,6 +37,11 @@ def publish(topic: str, payload: bytes = b"x", packet_id: int = 0, retain: bool 
 
 def screen(limits: Limits = Limits(), policy: Policy = POLICY) -> ClientScreen:  # noqa: B008  # a frozen value
     return ClientScreen(policy, None, limits)
+
+
+def to_client(broker: BrokerScreen, data: bytes, now: float = 0) -> bytes:
+    """What a client gets of what the broker says."""
+    return b"".join(broker.screen(data, now).to_client)
 
 
 def fed(client: ClientScreen, pieces: list[bytes]) -> tuple[bytes, bytes, Refusal | None]:
@@ -135,7 +142,7 @@ def test_a_publish_that_the_broker_of_mqtt_5_refuses_is_not_delivered() -> None:
     client.screen(publish(UPLINK, b"1", packet_id=1) + publish(UPLINK, b"2", packet_id=2), 0)
     assert seen == []
     refused, taken = wire.build_puback(1, 0x97), wire.build_puback(2)
-    assert BrokerScreen(client).screen(refused + taken) == refused + taken
+    assert to_client(BrokerScreen(client), refused + taken) == refused + taken
     assert seen == [(UPLINK, b"2")]
     assert client.delivered == 1
 
@@ -144,9 +151,48 @@ def test_a_publish_that_the_broker_of_mqtt_5_refuses_is_not_delivered() -> None:
 def test_packets_of_the_broker_pass_whole(cut: int) -> None:
     client = screen()
     client.screen(connect(), 0)
-    stream = b"\x20\2\0\0" + wire.build_puback(1) + publish(STATUS) + b"\xd0\0"
+    stream = b"\x20\2\0\0" + wire.build_puback(1) + publish(COMMAND) + b"\xd0\0"
     broker = BrokerScreen(client)
-    assert broker.screen(stream[:cut]) + broker.screen(stream[cut:]) == stream
+    assert to_client(broker, stream[:cut]) + to_client(broker, stream[cut:]) == stream
+
+
+def test_a_message_without_the_right_to_receive_it_goes_no_further_and_the_broker_gets_its_puback() -> None:
+    client = screen()
+    client.screen(connect(), 0)
+    granted, denied = publish(COMMAND, packet_id=1), publish(STATUS, packet_id=2)
+    passed = BrokerScreen(client).screen(b"\x20\2\0\0" + denied + granted + denied, 0)
+    assert b"".join(passed.to_client) == b"\x20\2\0\0" + granted
+    assert b"".join(passed.to_broker) == wire.build_puback(2) * 2
+    assert passed.ignored == [(Refusal.RECEIVE, STATUS)] * 2
+
+
+def test_messages_to_the_client_count_against_the_same_quota_as_its_own() -> None:
+    client = screen(Limits(publishes_per_second=3))
+    client.screen(connect() + publish(UPLINK) * 2, 0)
+    broker = BrokerScreen(client)
+    passed = broker.screen(publish(COMMAND, packet_id=1) + publish(COMMAND, packet_id=2), 0.5)
+    assert b"".join(passed.to_client) == publish(COMMAND, packet_id=1)
+    assert b"".join(passed.to_broker) == wire.build_puback(2)
+    assert passed.ignored == [(Refusal.RATE, COMMAND)]
+    assert client.screen(publish(UPLINK), 0.9).to_broker == []
+    assert to_client(broker, publish(COMMAND), 1.0) == publish(COMMAND)
+
+
+def test_a_topic_alias_of_the_broker_stands_for_its_topic() -> None:
+    def aliased(topic: str, alias: int = 1) -> bytes:
+        name = topic.encode()
+        return wire.build_packet(0x30, len(name).to_bytes(2, "big") + name + b"\3\x23\0" + bytes([alias]) + b"x")
+
+    client = screen()
+    client.screen(connect(level=5), 0)
+    broker = BrokerScreen(client)
+    stream = aliased(COMMAND) + aliased("")
+    assert to_client(broker, stream) == stream
+    assert to_client(broker, aliased(STATUS, 2) + aliased("", 2)) == b""
+    with pytest.raises(wire.MalformedPacket):
+        broker.screen(aliased("", 3), 0)
+    with pytest.raises(wire.MalformedPacket):
+        BrokerScreen(client).screen(b"\x30\1\0", 0)
 
 
 @pytest.mark.parametrize(

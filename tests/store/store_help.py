@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,9 @@ from lorabridge.lorawan.types import EUI64, FCnt32
 from lorabridge.store.database import Batch, SessionChange, Store, StoreSettings
 
 T = TypeVar("T")
+
+DATABASES = Path(__file__).parent / "databases"
+"""A database of every schema that was ever in use."""
 
 
 def settings(folder: Path, **changes: object) -> StoreSettings:
@@ -48,6 +52,16 @@ def with_store(wanted: StoreSettings, use: Callable[[Store], Awaitable[T]]) -> T
             await store.close()
 
     return asyncio.run(main())
+
+
+def old_database(folder: Path, version: int = 1) -> Path:
+    """A database as an older lorabridge left it."""
+    path = folder / "lorabridge.db"
+    connection = sqlite3.connect(path)
+    connection.executescript((DATABASES / f"v{version}.sql").read_text(encoding="utf-8"))
+    connection.close()
+    path.chmod(0o600)
+    return path
 
 
 def store_records(wanted: StoreSettings, *payloads: bytes) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from lorabridge.errors import TransientError
 from lorabridge.lorawan.events import EventKind, Record
+from lorabridge.lorawan.mac_state import MacState
 from lorabridge.lorawan.session import ResetTrack, Session
 from lorabridge.lorawan.types import EUI64, FCnt32
 from lorabridge.store.database import (
@@ -63,6 +64,9 @@ def test_every_field_of_a_session_survives(tmp_path: Path) -> None:
         fcnt_down=FCnt32(10),
         a_fcnt_down=FCnt32(11),
         conf_fcnt_down=12,
+        conf_fcnt_before=13,
+        rj_count0=14,
+        mac=MacState(rx1_delay=15),
     )
     plain = Session(session_id=b"", dev_eui=EUI64(0))
     same = [name for name in Session.__struct_fields__ if getattr(session, name) == getattr(plain, name)]

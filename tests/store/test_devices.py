@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorabridge.errors import Problem
-from lorabridge.lorawan.device import Activation, CounterPolicy, Device
+from lorabridge.lorawan.device import Activation, CounterPolicy, Device, DeviceClass, MulticastGroup
+from lorabridge.lorawan.multicast import derive_multicast_keys
 from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, MacVersion
-from lorabridge.store.devices import load_devices
+from lorabridge.store.devices import load_devices, load_devices_and_groups
 from lorabridge.store.key_checks import fingerprint, weakness
 
 K1 = "8f3a5c7e9d1b2046a8c0e2f41357bd9e"
@@ -118,6 +119,167 @@ def test_a_device_that_joins_is_taken_with_its_root_keys(tmp_path: Path, version
     assert device.join_eui == EUI64(0x70B3D57ED0000001)
     assert device.app_key == AES128Key.parse(K1)
     assert (device.nwk_key is not None) == bool(more)
+
+
+def test_a_device_of_1_1_that_joins_without_app_key_is_taken_sealed(tmp_path: Path) -> None:
+    text = (
+        '[[device]]\nname = "m"\ndev_eui = "0004a30b001c0530"\nmac_version = "1.1.0"\nactivation = "otaa"\n'
+        f'join_eui = "70b3d57ed0000001"\nnwk_key = "{K2}"\n'
+    )
+    (device,), problems = load(tmp_path, text)
+    assert problems == []
+    assert (device.app_key, device.nwk_key) == (None, AES128Key.parse(K2))
+
+
+@pytest.mark.parametrize("policy", ["confirm", "off"])
+def test_a_device_that_joins_never_restarts_a_counter(tmp_path: Path, policy: str) -> None:
+    table = {"activation": '"otaa"', "join_eui": '"70b3d57ed0000001"', "app_key": f'"{K1}"'}
+    table |= {"dev_addr": "", "nwk_s_key": "", "app_s_key": ""}
+    assert load(tmp_path, another(1, **table, counter_policy='"strict"'))[1] == []
+    problem = only_problem(tmp_path, another(1, **table, counter_policy=f'"{policy}"'))
+    assert problem.where == f"{tmp_path}/meters.toml: device[1].counter_policy"
+    assert not problem.warning
+
+
+def test_class_and_adr_are_taken_and_have_defaults(tmp_path: Path) -> None:
+    text = another(1) + another(2, **{"class": '"C"', "adr": "false"})
+    (plain, other), problems = load(tmp_path, text)
+    assert problems == []
+    assert (plain.device_class, plain.adr) == (DeviceClass.A, True)
+    assert (other.device_class, other.adr) == (DeviceClass.C, False)
+
+
+def group(number: int, **changes: str) -> str:
+    """A multicast group of its own; `changes` are values as TOML writes them, an empty one is left out."""
+    table = {
+        "name": f'"g{number}"',
+        "mc_addr": f'"2601ff{number:02x}"',
+        "mc_nwk_s_key": f'"{number:02x}b4d1e97a5c3f08e6d24b8a1c9f7035"',
+        "mc_app_s_key": f'"{number:02x}7e20c5a94f3b81d6e28c0b5f9a1d43"',
+    } | changes
+    return "[[multicast_group]]\n" + "".join(f"{key} = {value}\n" for key, value in table.items() if value)
+
+
+def load_groups(folder: Path, text: str) -> tuple[tuple[MulticastGroup, ...], list[Problem]]:
+    path = write(folder / "meters.toml", text)
+    devices, groups, problems = load_devices_and_groups(path, credentials_dir=None)
+    assert load_devices(path, credentials_dir=None) == (devices, problems)
+    return groups, problems
+
+
+def test_every_field_of_a_multicast_group_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "app.key", K2)
+    text = group(
+        1,
+        name='"street-lamps.1"',
+        mc_nwk_s_key=f'"{K1}"',
+        mc_app_s_key='{ file = "app.key" }',
+        frequency="869.525",
+        data_rate="3",
+        gateways='["00000000000000aa", "b8-27-eb-ff-fe-00-00-01"]',
+        region='"EU868"',
+    )
+    found, problems = load_groups(tmp_path, another(1) + text)
+    assert problems == []
+    assert found == (
+        MulticastGroup(
+            name="street-lamps.1",
+            mc_addr=DevAddr(0x2601FF01),
+            mc_nwk_s_key=AES128Key.parse(K1),
+            mc_app_s_key=AES128Key.parse(K2),
+            frequency_hz=869_525_000,
+            data_rate=3,
+            gateways=(EUI64(0xAA), EUI64(0xB827EBFFFE000001)),
+            region="EU868",
+        ),
+    )
+
+
+def test_a_group_needs_name_address_and_network_key_only(tmp_path: Path) -> None:
+    (found,), problems = load_groups(tmp_path, group(1, mc_app_s_key=""))
+    assert problems == []
+    assert (found.mc_app_s_key, found.frequency_hz, found.data_rate, found.gateways, found.region) == (
+        None,
+        None,
+        None,
+        (),
+        None,
+    )
+
+
+def test_a_group_may_be_given_by_the_key_that_its_session_keys_follow_from(tmp_path: Path) -> None:
+    (found,), problems = load_groups(tmp_path, group(1, mc_key=f'"{K1}"', mc_nwk_s_key="", mc_app_s_key=""))
+    assert problems == []
+    derived = derive_multicast_keys(AES128Key.parse(K1), found.mc_addr)
+    assert (found.mc_nwk_s_key, found.mc_app_s_key) == (derived.mc_nwk_s_key, derived.mc_app_s_key)
+
+
+GROUP_CASES = {
+    "name of a DevEUI": ({"name": '"0004A30B001C0530"'}, "name", "matching"),
+    "name with a slash": ({"name": '"a/b"'}, "name", "matching"),
+    "long name": ({"name": f'"{"x" * 65}"'}, "name", "matching"),
+    "no address": ({"mc_addr": ""}, "mc_addr", "missing"),
+    "no key": ({"mc_nwk_s_key": ""}, "mc_key", "not clear"),
+    "two ways at once": ({"mc_key": f'"{"0f" * 16}"'}, "mc_key", "not clear"),
+    "half of each": ({"mc_key": f'"{"0f" * 16}"', "mc_nwk_s_key": ""}, "mc_key", "not clear"),
+    "short key": ({"mc_app_s_key": '"12"'}, "mc_app_s_key", "32 hex digits, this has 2"),
+    "key elsewhere": ({"mc_nwk_s_key": '{ file = "absent" }'}, "mc_nwk_s_key", "no such file"),
+    "Hz": ({"frequency": "869525000"}, "frequency", "<= 3000"),
+    "data rate": ({"data_rate": "16"}, "data_rate", "<= 15"),
+    "gateway": ({"gateways": '["aa"]'}, "gateways[1]", "16 hex digits"),
+    "region": ({"region": '"EU686"'}, "region", "unknown region"),
+    "unknown": ({"mc_adr": '"26011fff"'}, "mc_adr", "unknown key"),
+}
+
+
+@pytest.mark.parametrize("case", GROUP_CASES)
+def test_what_is_wrong_with_a_group_is_told_by_its_dotted_path(tmp_path: Path, case: str) -> None:
+    changes, field, says = GROUP_CASES[case]
+    found, problems = load_groups(tmp_path, group(1) + group(2, **changes))
+    assert [one.name for one in found] == ["g1"]
+    assert [problem.where for problem in problems] == [f"{tmp_path}/meters.toml: multicast_group[2].{field}"]
+    assert says in problems[0].what
+
+
+def test_a_group_that_is_no_list_of_tables_is_told(tmp_path: Path) -> None:
+    for text in ("[multicast_group]\nname = 'x'\n", "multicast_group = [3]\n"):
+        _, (problem,) = load_groups(tmp_path, text)
+        assert "[[multicast_group]]" in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "says"),
+    [
+        (group(1) + group(2, name='"g1"'), "multicast_group[2].name", "g1 is taken"),
+        (another(1) + group(2, name='"d1"'), "multicast_group[1].name", "d1 is taken"),
+        (group(1) + group(2, mc_addr='"2601ff01"'), "multicast_group[2].mc_addr", "2601ff01 is taken"),
+        (
+            another(1, dev_addr='"2601ff01"') + group(1),
+            "multicast_group[1].mc_addr",
+            "2601ff01 is the address of a device",
+        ),
+    ],
+)
+def test_a_group_shares_neither_name_nor_address(tmp_path: Path, text: str, where: str, says: str) -> None:
+    _, (problem,) = load_groups(tmp_path, text)
+    assert problem.where == f"{tmp_path}/meters.toml: {where}"
+    assert says in problem.what
+    assert not problem.warning
+
+
+def test_weak_and_shared_keys_of_a_group_are_warned_of(tmp_path: Path) -> None:
+    shared = f'"{K1}"'
+    text = group(1, mc_nwk_s_key=f'"{"00" * 16}"') + group(2, mc_nwk_s_key=shared, mc_app_s_key=shared)
+    found, problems = load_groups(tmp_path, text + another(3, nwk_s_key=f'"{K4}"') + group(4, mc_app_s_key=f'"{K4}"'))
+    assert len(found) == 3
+    assert all(problem.warning for problem in problems)
+    assert sorted(problem.what for problem in problems) == sorted(
+        [
+            "this key is all zeros",
+            "this key is also mc_app_s_key here",
+            f"this key is shared by 2 devices or groups (another one: {tmp_path}/meters.toml: multicast_group[3])",
+        ]
+    )
 
 
 def test_a_folder_gives_the_devices_of_all_its_toml_files(tmp_path: Path) -> None:

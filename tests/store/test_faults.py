@@ -22,10 +22,14 @@ from pathlib import Path
 import pytest
 
 from lorabridge.errors import TransientError
+from lorabridge.lorawan.activation import JoinedSession, JoinHistory
+from lorabridge.lorawan.commands import QueuedCommand
 from lorabridge.lorawan.session import Session
 from lorabridge.lorawan.types import FCnt32
 from lorabridge.store.database import Batch, Store, StoredRecord, StoreFull
+from tests.store.join_help import DEV_EUI, JOIN_ID, joined_session
 from tests.store.store_help import advance, new_session, records, settings, with_store
+from tests.store.writer_process import JOINED, command
 
 KILLS = int(os.environ.get("LORABRIDGE_KILLS", "20"))
 ROOT = Path(__file__).parents[2]
@@ -60,6 +64,15 @@ async def look(store: Store) -> tuple[Session, list[StoredRecord], bool, bool]:
     return session, await store.pending(0, 10**9), heard, too_far
 
 
+async def look_at_joins(
+    store: Store,
+) -> tuple[list[JoinedSession], list[QueuedCommand], JoinHistory | None, list[bool]]:
+    last = store.sessions()[new_session(1).session_id].fcnt_up or 0
+    used = [store.nonce_used(JOIN_ID, nonce) for nonce in (last, last + 1)]
+    assert len(store.sessions()) == 2
+    return list(store.joined().values()), store.queue(), store.join_history(JOIN_ID), used
+
+
 def test_a_process_killed_at_any_moment_loses_nothing_and_leaves_nothing_half_done(tmp_path: Path) -> None:
     seed = int(os.environ.get("LORABRIDGE_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
     chance = random.Random(seed)
@@ -71,6 +84,12 @@ def test_a_process_killed_at_any_moment_loses_nothing_and_leaves_nothing_half_do
         assert session.generation == session.fcnt_up
         assert heard
         assert not too_far
+        assert with_store(settings(tmp_path), look_at_joins) == (
+            [joined_session(JOINED + session.fcnt_up)],
+            [command(session.fcnt_up)],
+            JoinHistory(join_id=JOIN_ID, dev_eui=DEV_EUI, join_nonce=session.fcnt_up),
+            [True, False],
+        ), f"seed {seed}"
         found = Counter(int(record.payload.split(b":")[0]) for record in pending)
         for number in range(session.fcnt_up + 1):
             whole = number % 7 + 1

@@ -13,21 +13,23 @@ from pathlib import Path
 import pytest
 
 from lorabridge.errors import ConfigError
-from lorabridge.lorawan.types import EUI64
+from lorabridge.lorawan.air import Airtime
+from lorabridge.lorawan.commands import Priority
+from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr
 from lorabridge.store.connection import APPLICATION_ID, open_database
 from lorabridge.store.database import Batch, Store, StoreDamaged
 from lorabridge.store.files import set_aside
 from tests.store.store_help import (
+    DATABASES,
     advance,
     new_session,
+    old_database,
     records,
     settings,
     store_records,
     stored_payloads,
     with_store,
 )
-
-DATABASES = Path(__file__).parent / "databases"
 
 
 def refusal(folder: Path) -> ConfigError:
@@ -191,16 +193,17 @@ def test_paths_that_can_be_no_database_are_the_operators_turn(tmp_path: Path) ->
     assert "no ordinary file" in str(refusal(folder))
 
 
-@pytest.mark.parametrize("version", [1])
+SESSION = bytes.fromhex("a1a2a3a4a5a6a7a8")
+
+
+@pytest.mark.parametrize("version", [1, 2])
 def test_a_database_of_every_older_schema_opens_twice_with_all_it_holds(tmp_path: Path, version: int) -> None:
-    connection = sqlite3.connect(tmp_path / "lorabridge.db")
-    connection.executescript((DATABASES / f"v{version}.sql").read_text(encoding="utf-8"))
-    connection.close()
-    (tmp_path / "lorabridge.db").chmod(0o600)
+    old_database(tmp_path, version)
+    (tmp_path / "key-encryption-key").write_text(bytes(range(16)).hex(), encoding="utf-8")
+    (tmp_path / "key-encryption-key").chmod(0o600)
 
     async def look(store: Store) -> None:
-        (session,) = store.sessions().values()
-        assert session.session_id == bytes.fromhex("a1a2a3a4a5a6a7a8")
+        session = store.sessions()[SESSION]
         assert session.dev_eui == EUI64(0x0004A30B001C0530)
         assert (session.fcnt_up, session.generation, session.resets) == (70_000, 12, 1)
         assert session.reset is not None
@@ -213,8 +216,31 @@ def test_a_database_of_every_older_schema_opens_twice_with_all_it_holds(tmp_path
         assert store.counters["outbox_parked"] == 1
         assert store.counters["outbox_dropped_gateway_stats"] == 5
 
+        if version < 2:
+            assert (store.joined(), store.queue(), store.airtimes(), store.next_queue_id()) == ({}, [], [], 1)
+        else:
+            look_at_schema_2(store)
+
     for _ in range(2):
         with_store(settings(tmp_path), look)
+
+
+def look_at_schema_2(store: Store) -> None:
+    """What `v2.sql` holds beyond `v1.sql`."""
+    (joined,) = store.joined().values()
+    assert (joined.dev_eui, joined.dev_addr) == (EUI64(0x0004A30B001C0531), DevAddr(0x26011BDA))
+    assert joined.keys.app_s_key == AES128Key(b"\x44" * 15 + b"\x01")
+    session = store.sessions()[joined.session_id]
+    assert (session.rj_count0, session.mac.rx1_delay) == (2, 5)
+    assert session.mac.refused == frozenset({b"\x03\x50\x07\x00\x01"})
+    history = store.join_history(bytes.fromhex("c1c2c3c4c5c6c7c8"))
+    assert history is not None
+    assert (history.join_nonce, history.last_dev_nonce, history.rj_count1) == (7, 258, 3)
+    assert store.nonce_used(history.join_id, 65_535)
+    (queued,) = store.queue()
+    assert (queued.queue_id, queued.command.id, queued.command.priority) == (8, "c-1", Priority.HIGH)
+    assert store.next_queue_id() == 10
+    assert store.airtimes() == [Airtime(EUI64(0xAA), 868_000_000, 1_795_000_000_000_000_004, 61_696)]
 
 
 def test_the_newest_schema_has_a_fixture() -> None:

@@ -21,17 +21,25 @@ from lorabridge.lorawan.session import Session
 from lorabridge.lorawan.types import EUI64, FCnt32
 from lorabridge.settings import ByteSize
 from lorabridge.store.database import Batch, Store, StoreConflict, StoredRecord
+from lorabridge.store.outbox import KIND_CODES
 from lorabridge.store.values import RECORD_OVERHEAD
 from tests.store.store_help import advance, new_session, records, settings, stored_payloads, with_store
 
-VALUE_ORDER = (EventKind.SECURITY, EventKind.UPLINK, EventKind.UPLINK_COPY, EventKind.GATEWAY_STATS)
+VALUE_ORDER = (
+    EventKind.SECURITY,
+    EventKind.JOIN,
+    EventKind.DOWNLINK_RESULT,
+    EventKind.UPLINK,
+    EventKind.MAC,
+    EventKind.UPLINK_COPY,
+    EventKind.GATEWAY_STATS,
+)
+FOUR = (EventKind.SECURITY, EventKind.UPLINK, EventKind.UPLINK_COPY, EventKind.GATEWAY_STATS)
 
 
 def mixed(count: int) -> tuple[Record, ...]:
-    """Records of every kind in turn."""
-    return tuple(
-        Record(VALUE_ORDER[n % 4], None, b"%s:%d" % (VALUE_ORDER[n % 4].name.encode(), n)) for n in range(count)
-    )
+    """Records of four kinds in turn."""
+    return tuple(Record(FOUR[n % 4], None, b"%s:%d" % (FOUR[n % 4].name.encode(), n)) for n in range(count))
 
 
 def test_the_least_valuable_kind_goes_first_and_of_it_the_oldest(tmp_path: Path) -> None:
@@ -55,6 +63,32 @@ def test_the_least_valuable_kind_goes_first_and_of_it_the_oldest(tmp_path: Path)
 
     with_store(wanted, use)
     assert stored_payloads(wanted) == [b"SECURITY:0", b"SECURITY:4", b"UPLINK:5", b"SECURITY:0", b"UPLINK:1"]
+
+
+def test_every_kind_that_is_stored_has_its_value(tmp_path: Path) -> None:
+    assert set(VALUE_ORDER) == set(EventKind) - {EventKind.STATUS}
+
+    async def use(store: Store) -> list[EventKind]:
+        await store.commit(Batch(records=tuple(Record(kind, None, b"x") for kind in EventKind if kind in VALUE_ORDER)))
+        return [record.kind for record in await store.pending(0, 9)]
+
+    for kept in range(len(VALUE_ORDER), 0, -1):
+        folder = tmp_path / str(kept)
+        found = with_store(settings(folder, outbox_max_records=kept), use)
+        assert set(found) == set(VALUE_ORDER[:kept])
+
+
+def test_how_a_kind_is_stored_never_changes() -> None:
+    assert [kind.value for kind in KIND_CODES] == [
+        "security",
+        "uplink",
+        "uplink_copy",
+        "gateway_stats",
+        "join",
+        "downlink_result",
+        "mac",
+    ]
+    assert list(KIND_CODES.values()) == list(range(7))
 
 
 def test_what_is_dropped_at_once_is_not_said_to_be_stored(tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ from lorabridge.errors import TransientError
 from lorabridge.lorawan.events import EventKind
 from lorabridge.lorawan.types import EUI64
 from lorabridge.settings import Duration
-from lorabridge.upstream.aws_iot import AwsIot, AwsIotSettings, LinkReport, Pace
+from lorabridge.upstream.aws_iot import AwsIot, AwsIotSettings, LinkReport
 from lorabridge.upstream.drain import Drain, OutboxRecord
+from lorabridge.upstream.inbound import CommandSink, Inbound
+from lorabridge.upstream.pacing import Pace
 from lorabridge.upstream.topics import Topics
 from tests.pki import Authority
 
@@ -83,6 +85,25 @@ class MemoryOutbox:
         await self.until(lambda: not self.rows)
 
 
+class CommandInbox:
+    """A sink that keeps what comes and acknowledges nothing by itself."""
+
+    def __init__(self) -> None:
+        self._inbox: asyncio.Queue[Inbound] = asyncio.Queue()
+
+    def received(self, inbound: Inbound) -> None:
+        self._inbox.put_nowait(inbound)
+
+    async def take(self, count: int) -> list[Inbound]:
+        """The next `count` messages."""
+        async with asyncio.timeout(20):
+            return [await self._inbox.get() for _ in range(count)]
+
+    @property
+    def is_empty(self) -> bool:
+        return self._inbox.empty()
+
+
 def link_settings(authority: Authority, port: int, **more: Any) -> AwsIotSettings:
     """Settings for a server on loopback, with the client certificate of this authority."""
     pair = authority.client(GATEWAY)
@@ -113,6 +134,8 @@ class Upstream:
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
         status: Callable[[str, str], bytes] = lambda state, detail: f"{state} {detail}".encode(),
+        commands: CommandSink | None = None,
+        subscribe_again: float = 3600.0,
     ) -> None:
         self.reports: list[LinkReport] = []
         self.parked: list[tuple[int, str]] = []
@@ -124,7 +147,8 @@ class Upstream:
             status=status,
             rng=rng or random.Random(1),
             on_change=self._note,
-            pace=Pace(connect_interval=0.01, proved_after=proved_after),
+            commands=commands,
+            pace=Pace(connect_interval=0.01, proved_after=proved_after, subscribe_again=subscribe_again),
             clock=clock,
         )
         self.drain = Drain(

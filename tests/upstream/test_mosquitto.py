@@ -9,10 +9,25 @@ from pathlib import Path
 import pytest
 
 from lorabridge.lorawan.events import EventKind
-from lorabridge.upstream.faults import LinkFault, LinkState
-from tests.mosquitto import Mosquitto, watching
+from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
+from lorabridge.upstream.inbound import Subscription
+from tests.mosquitto import Mosquitto, publishing, watching
 from tests.pki import Authority
-from tests.upstream.harness import ENDPOINT, GATEWAY, STATUS_TOPIC, UPLINK_TOPIC, Upstream, link_settings, running
+from tests.upstream.harness import (
+    DEVICE,
+    ENDPOINT,
+    GATEWAY,
+    STATUS_TOPIC,
+    UPLINK_TOPIC,
+    CommandInbox,
+    Upstream,
+    link_settings,
+    running,
+)
+
+COMMAND_TOPIC = f"lorabridge/{GATEWAY}/cmd/{DEVICE}"
+BROKERS_WINDOW = 20
+"""mosquitto's max_inflight_messages."""
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +166,52 @@ def test_the_rate_limit_holds_and_still_lets_everything_through(broker: Mosquitt
             return loop.time() - begin
 
     assert asyncio.run(deliver()) >= (300 - 400 / 4) / 400
+
+
+@versions
+def test_commands_come_through_a_broker_that_waits_for_each_acknowledgement(
+    broker: Mosquitto, authority: Authority, version: str
+) -> None:
+    async def order() -> None:
+        inbox = CommandInbox()
+        settings = link_settings(authority, broker.port, mqtt_version=version)
+        async with running(settings, commands=inbox) as upstream:
+            await upstream.reported(lambda report: report.subscription is Subscription.ON)
+            for number in range(BROKERS_WINDOW + 2):
+                await asyncio.to_thread(publisher.publish, COMMAND_TOPIC, b"%d" % number)
+            first = await inbox.take(BROKERS_WINDOW)
+            upstream.commit(1)
+            await upstream.outbox.until_empty()
+            assert inbox.is_empty, "the broker sends no more while nothing is acknowledged"
+            for number, inbound in enumerate(first):
+                assert (inbound.target, inbound.payload) == (str(DEVICE), b"%d" % number)
+                inbound.ack()
+            assert [inbound.payload for inbound in await inbox.take(2)] == [b"20", b"21"]
+
+    with publishing(broker.plain_port) as publisher:
+        asyncio.run(order())
+
+
+@versions
+def test_a_command_that_was_not_acknowledged_is_lost_with_its_connection_and_has_to_be_sent_again(
+    broker: Mosquitto, authority: Authority, version: str
+) -> None:
+    async def order() -> None:
+        inbox = CommandInbox()
+        settings = link_settings(authority, broker.port, mqtt_version=version)
+        async with running(settings, commands=inbox) as upstream:
+            await upstream.reported(lambda report: report.subscription is Subscription.ON)
+            await asyncio.to_thread(publisher.publish, COMMAND_TOPIC, b"once")
+            (once,) = await inbox.take(1)
+            connection = upstream.link._connection
+            assert connection is not None
+            upstream.reports.clear()
+            connection.drop(LinkDown(LinkFault.CONNECTION_LOST))
+            await upstream.reported(lambda report: report.subscription is Subscription.WAITING)
+            await upstream.reported(lambda report: report.subscription is Subscription.ON)
+            once.ack()
+            await asyncio.to_thread(publisher.publish, COMMAND_TOPIC, b"again")
+            assert [inbound.payload for inbound in await inbox.take(1)] == [b"again"]
+
+    with publishing(broker.plain_port) as publisher:
+        asyncio.run(order())

@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 
 from lorabridge.lorawan import events
 from lorabridge.lorawan.air import Antenna, CrcStatus, FskDataRate, GatewayStatus, LoraDataRate, Reception
+from lorabridge.lorawan.commands import CommandReason, CommandState
 from lorabridge.lorawan.events import EventKind
 from lorabridge.lorawan.types import EUI64, DevAddr, FCnt32, MacVersion
 from lorabridge.lorawan.verdict import Reason, Verdict
@@ -124,12 +125,52 @@ births = st.builds(
     config_fingerprint=st.just("abcd"),
     detail=hostile_text,
 )
+joins = st.builds(
+    events.Join,
+    device=devices,
+    kind=st.sampled_from(["join_request", "rejoin_0", "rejoin_1", "rejoin_2"]),
+    dev_addr=st.none() | st.integers(0, 2**32 - 1).map(DevAddr),
+    join_eui=euis,
+    dev_nonce=st.integers(0, 0xFFFF),
+    join_nonce=st.none() | st.integers(0, 0xFFFFFF),
+    mac_version=st.sampled_from(MacVersion),
+    reception=receptions,
+)
+results = st.builds(
+    events.DownlinkResult,
+    command_id=st.just("") | hostile_text,
+    correlation_id=st.none() | hostile_text,
+    device=st.none() | devices,
+    target=hostile_text,
+    state=st.sampled_from(CommandState),
+    reason=st.none() | st.sampled_from(CommandReason),
+    detail=hostile_text,
+    at=times,
+    attempt=st.integers(0, 99),
+    fcnt_down=st.none() | counters32,
+    next_fcnt_down=st.none() | counters32,
+    gateway_eui=st.none() | euis,
+    frequency_hz=st.none() | st.integers(0, 2**32),
+    data_rate=st.none() | st.builds(LoraDataRate, st.integers(5, 12), st.just(125_000)),
+)
+macs = st.builds(
+    events.MacReport,
+    device=devices,
+    at=times,
+    fcnt32=counters32,
+    commands=st.just((("dev_status_ans", (("battery", 255), ("radio_status", -3))), ("link_check_req", ()))),
+    unknown_cid=st.none() | st.integers(0, 255),
+    truncated=st.booleans(),
+)
 OF_KIND: dict[EventKind, st.SearchStrategy[Any]] = {
     EventKind.UPLINK: uplinks,
     EventKind.UPLINK_COPY: copies,
     EventKind.SECURITY: security,
     EventKind.GATEWAY_STATS: stats,
     EventKind.STATUS: births,
+    EventKind.JOIN: joins,
+    EventKind.DOWNLINK_RESULT: results,
+    EventKind.MAC: macs,
 }
 
 

@@ -19,6 +19,55 @@ def test_the_defaults_are_in_order_and_name_gateway_kind_and_device() -> None:
     assert topics.topic(EventKind.SECURITY, EUI) == "lorabridge/gw-1/security"
     assert topics.topic(EventKind.GATEWAY_STATS, None) == "lorabridge/gw-1/gateway_stats"
     assert topics.topic(EventKind.STATUS, None) == "lorabridge/gw-1/status"
+    assert topics.topic(EventKind.JOIN, EUI) == "lorabridge/gw-1/join/70b3d57ed0000001"
+    assert topics.topic(EventKind.MAC, EUI) == "lorabridge/gw-1/mac/70b3d57ed0000001"
+    assert topics.topic(EventKind.DOWNLINK_RESULT, EUI) == "lorabridge/gw-1/downlink_result"
+    assert topics.topic(EventKind.DOWNLINK_RESULT, None) == "lorabridge/gw-1/downlink_result"
+
+
+def test_commands_come_on_one_level_for_each_target() -> None:
+    topics = Topics(TopicSettings(), "gw-1")
+    assert topics.command_filter == "lorabridge/gw-1/cmd/+"
+    assert topics.target("lorabridge/gw-1/cmd/70b3d57ed0000001") == "70b3d57ed0000001"
+    assert topics.target("lorabridge/gw-1/cmd/street lamps") == "street lamps"
+    for other in (
+        "lorabridge/gw-1/cmd",
+        "lorabridge/gw-1/cmd/",
+        "lorabridge/gw-1/cmd/a/b",
+        "lorabridge/gw-2/cmd/a",
+        "",
+    ):
+        assert topics.target(other) is None
+    middle = Topics(TopicSettings(command="{target}/x/{gateway_id}"), "gw-1")
+    assert middle.command_filter == "+/x/gw-1"
+    assert middle.target("a/x/gw-1") == "a"
+
+
+@pytest.mark.parametrize(
+    ("template", "says", "hints"),
+    [
+        ("a/b", "exactly one whole level", "lorabridge/{gateway_id}/cmd/{target}"),
+        ("a/{target}/{target}", "exactly one whole level", "cmd"),
+        ("a/x{target}", "exactly one whole level", "cmd"),
+        ("a/{target}{target}", "exactly one whole level", "cmd"),
+        ("a/{target!s}", "without conversion", "write {target}"),
+        ("a/{dev_eui}", "unknown placeholder {dev_eui}", "known here: gateway_id, target"),
+        ("a/{targets}", "unknown placeholder {targets}", "did you mean target?"),
+        ("a/{target", "is no template", "write placeholders"),
+        ("a/+/{target}", "wildcards", "remove"),
+        ("$aws/{target}", "reserved", "basic_ingest_rule"),
+        ("x" * 192 + "/{target}", "257 bytes", "shorten"),
+        ("lorabridge/{gateway_id}/{target}", "records of security would be taken for commands", "add a level"),
+    ],
+)
+def test_a_topic_that_commands_cannot_come_on_is_refused_at_configuration_time(
+    template: str, says: str, hints: str
+) -> None:
+    problem, *more = check(TopicSettings(command=template), "gw-1", "bridge.toml: aws_iot.topics")
+    assert problem.where == "bridge.toml: aws_iot.topics.command"
+    assert says in problem.what
+    assert hints in problem.hint
+    assert not more or "taken for commands" in problem.what
 
 
 def test_one_setting_switches_all_but_the_status_to_basic_ingest() -> None:
@@ -65,6 +114,8 @@ def test_seven_slashes_and_256_bytes_are_still_allowed() -> None:
 
 def test_the_device_stands_only_in_topics_of_records_that_always_have_one() -> None:
     (problem,) = check(TopicSettings(security="a/{dev_eui}"), "gw")
+    assert "may have no device" in problem.what
+    (problem,) = check(TopicSettings(downlink_result="a/{dev_eui}"), "gw")
     assert "may have no device" in problem.what
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from lorabridge.simulation.standin.broker_screen import BrokerScreen
 from lorabridge.simulation.standin.mqtt_wire import MalformedPacket
-from lorabridge.simulation.standin.screen import BrokerScreen, ClientScreen
+from lorabridge.simulation.standin.screen import ClientScreen
 
 if TYPE_CHECKING:
     from lorabridge.simulation.standin.connection import ClientSide
@@ -31,14 +32,15 @@ class BrokerSide(asyncio.Protocol):
         """Packets from the broker."""
         was_connected = self._screen.is_connected
         try:
-            packets = self._screen.screen(data)
+            passed = self._screen.screen(data, asyncio.get_running_loop().time())
         except MalformedPacket as error:
             self._fault = f"the broker does not speak MQTT: {error}"
             self.abort()
             return
         if self._screen.is_connected and not was_connected:
             self._client.broker_connected()
-        self._client.from_broker(self._client_screen, packets)
+        self.write(b"".join(passed.to_broker))
+        self._client.from_broker(self._client_screen, passed)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The broker is gone."""

@@ -167,11 +167,7 @@ class ClientSide(asyncio.Protocol):
 
     def _pass_on(self, screen: ClientScreen, passed: Passed) -> None:
         """Carry out what the screen decided."""
-        delivered, screen.delivered = screen.delivered, 0
-        if delivered:
-            self._front.journal.count("delivered", delivered)
-        for refusal, detail in passed.ignored:
-            self._front.journal.record(self._number, Happening.IGNORED, refusal=refusal, detail=detail)
+        self._note(screen, passed)
         if passed.to_broker:
             self._for_broker += passed.to_broker
             if self._dialling is None:
@@ -184,6 +180,14 @@ class ClientSide(asyncio.Protocol):
             self.send(packet)
         if passed.refused is not None:
             self._refuse(passed.refused.refusal, passed.refused.detail)
+
+    def _note(self, screen: ClientScreen, passed: Passed) -> None:
+        """What was delivered and what was not."""
+        delivered, screen.delivered = screen.delivered, 0
+        if delivered:
+            self._front.journal.count("delivered", delivered)
+        for refusal, detail in passed.ignored:
+            self._front.journal.record(self._number, Happening.IGNORED, refusal=refusal, detail=detail)
 
     def _take_over(self, screen: ClientScreen) -> None:
         """End the connection that has this client id now."""
@@ -237,12 +241,10 @@ class ClientSide(asyncio.Protocol):
 
     # What the broker's end and the stand-in call.
 
-    def from_broker(self, screen: ClientScreen, plaintext: bytes) -> None:
+    def from_broker(self, screen: ClientScreen, passed: Passed) -> None:
         """Packets for the client."""
-        delivered, screen.delivered = screen.delivered, 0
-        if delivered:
-            self._front.journal.count("delivered", delivered)
-        self.send(plaintext)
+        self._note(screen, passed)
+        self.send(b"".join(passed.to_client))
         self._flush()
 
     def broker_connected(self) -> None:

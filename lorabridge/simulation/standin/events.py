@@ -29,7 +29,7 @@ class Happening(enum.Enum):
 
 
 class Refusal(enum.Enum):
-    """Why something was not done. All but the last two end the connection."""
+    """Why something was not done. All but the last three end the connection."""
 
     doc: str
 
@@ -67,7 +67,8 @@ class Refusal(enum.Enum):
     TAKEN_OVER = "taken_over", "the same client id connected anew: the new connection wins"
     NO_BROKER = "no_broker", "the broker behind cannot be reached"
     QOS_2 = "qos_2", "QoS 2: never answered (3.1.1), connection closed (MQTT 5)"
-    RATE = "rate", "more publishes a second than the quota: the excess is discarded"
+    RATE = "rate", "more publishes a second than the quota, both ways together: the excess is discarded"
+    RECEIVE = "receive", "no right to receive from this topic: the message is not delivered"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -25,6 +25,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     retain: tuple[str, ...] = ()
     """Needed beside `publish` for a publish with RETAIN (iot:RetainPublish)."""
     subscribe: tuple[str, ...] = ()
+    """Filters (iot:Subscribe)."""
+    receive: tuple[str, ...] = ()
+    """Topics whose messages are delivered (iot:Receive), needed beside `subscribe`."""
     last_will: bool = False
     persistent_session: bool = False
 
@@ -36,6 +39,8 @@ def gateway_policy(gateway_id: str) -> Policy:
         client_id=gateway_id,
         publish=(f"{topics}*", f"$aws/rules/*/{topics}*"),
         retain=(f"{topics}status",),
+        subscribe=(f"{topics}cmd/+",),
+        receive=(f"{topics}cmd/*",),
         last_will=True,
     )
 
@@ -62,6 +67,14 @@ def topic_right(policy: Policy, wire: bytes) -> TopicRight:
     if refusal is None and not _granted(policy.publish, topic):
         refusal = Refusal.PUBLISH
     return TopicRight(topic, refusal, may_retain=_granted(policy.retain, topic), basic_ingest=prefix is not None)
+
+
+def may_receive(policy: Policy, wire: bytes) -> bool:
+    """Whether a message on this topic is delivered."""
+    try:
+        return _granted(policy.receive, wire.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def filter_refusal(policy: Policy, topic_filter: str) -> Refusal | None:

@@ -1,4 +1,4 @@
-"""The screens between client and broker: what of either stream passes, what is answered here, what ends it all.
+"""The screen of what a client sends: what passes to the broker, what is answered here, what ends it all.
 
 Sans-I/O: plaintext goes in, and what is to be sent to either side comes out. Runs of permitted packets pass
 as one slice of the buffer they came in; a topic is judged once a connection.
@@ -13,7 +13,7 @@ import msgspec
 from lorabridge.simulation.standin import mqtt_wire as wire
 from lorabridge.simulation.standin.events import Refusal
 from lorabridge.simulation.standin.mqtt_wire import Connect, Header, MalformedPacket, PacketType, Property, Reason
-from lorabridge.simulation.standin.policy import Policy, TopicRight, filter_refusal, topic_right
+from lorabridge.simulation.standin.policy import Policy, TopicRight, filter_refusal, may_receive, topic_right
 
 MAX_PACKET = 128 * 1024
 MAX_FILTERS = 8
@@ -56,6 +56,30 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     shortest_keep_alive: int = 30
 
 
+class Quota:
+    """Publishes of one connection in whole seconds of the clock, both directions together."""
+
+    def __init__(self, per_second: int) -> None:
+        """`per_second` 0 is without limit."""
+        self.per_second = per_second
+        self._second, self._count = -1, 0
+
+    def at(self, now: float) -> None:
+        """It is `now`: monotonic, in seconds."""
+        if int(now) != self._second:
+            self._second, self._count = int(now), 0
+
+    def take(self) -> int:
+        """Count one more; by how many the second is over the quota now."""
+        self._count += 1
+        return self.excess
+
+    @property
+    def excess(self) -> int:
+        """By how many the second is over the quota."""
+        return max(0, self._count - self.per_second) if self.per_second else 0
+
+
 class Refused(Exception):  # noqa: N818  # a decision, not an error
     """The connection must end."""
 
@@ -66,7 +90,7 @@ class Refused(Exception):  # noqa: N818  # a decision, not an error
 
 
 class Passed(msgspec.Struct):
-    """What came of one piece of the client's stream."""
+    """What came of one piece of either stream."""
 
     to_broker: list[bytes] = msgspec.field(default_factory=list)
     to_client: list[bytes] = msgspec.field(default_factory=list)
@@ -81,7 +105,7 @@ class ClientScreen:
         self._policy = policy
         self._observer = observer
         self._limits = limits
-        self._second, self._in_second = -1, 0
+        self.quota = Quota(limits.publishes_per_second)
         self._rest = b""
         self._rights: dict[bytes, TopicRight] = {}
         self._aliases: dict[int, bytes] = {}
@@ -99,8 +123,7 @@ class ClientScreen:
     def screen(self, data: bytes, now: float) -> Passed:
         """Judge what came; `now` is monotonic, in seconds."""
         passed = self._passed = Passed()
-        if int(now) != self._second:
-            self._second, self._in_second = int(now), 0
+        self.quota.at(now)
         buffer = self._rest + data if self._rest else data
         try:
             at = self._packets(buffer)
@@ -163,7 +186,9 @@ class ClientScreen:
         if qos == 2:
             self._ignore_or_refuse(Refusal.QOS_2, right.topic)
             return False
-        if self._limits.publishes_per_second and self._is_too_fast(right.topic):
+        if self.quota.per_second and (excess := self.quota.take()):
+            if excess == 1:  # one event a second, not one a publish
+                self._passed.ignored.append((Refusal.RATE, right.topic))
             return False
         if right.basic_ingest:
             self._ingest(right, buffer[payload:stop], int.from_bytes(buffer[topic_stop : topic_stop + 2 * qos], "big"))
@@ -200,12 +225,6 @@ class ClientScreen:
             wire_topic = self._aliases[number] = wire_topic or self._aliases[number]
         return wire_topic, fields.at
 
-    def _is_too_fast(self, topic: str) -> bool:
-        self._in_second += 1
-        if self._in_second == self._limits.publishes_per_second + 1:  # one event a second, not one a publish
-            self._passed.ignored.append((Refusal.RATE, topic))
-        return self._in_second > self._limits.publishes_per_second
-
     def _ingest(self, right: TopicRight, payload: bytes, packet_id: int) -> None:
         """Basic Ingest ends here, as it ends at the rules engine: taken, acknowledged, for no subscriber to see."""
         if packet_id:
@@ -216,6 +235,10 @@ class ClientScreen:
         self.delivered += 1
         if self._observer is not None:
             self._observer(topic, payload)
+
+    def may_receive(self, topic: bytes) -> bool:
+        """Whether the policy lets the client have messages on this topic."""
+        return may_receive(self._policy, topic)
 
     def acknowledged(self, packet_id: int, reason: int) -> None:
         """The broker has answered the publish with this id."""
@@ -305,52 +328,3 @@ class ClientScreen:
         reason = REASONS.get(refusal, Reason.NOT_AUTHORIZED)
         is_connack = refusal in _ANSWERED_BY_CONNACK
         return [wire.build_connack_refused(reason) if is_connack else wire.build_disconnect(reason)]
-
-
-class BrokerScreen:
-    """What the broker sends: whole packets pass; the CONNACK of MQTT 5 states AWS IoT's limits instead of its own."""
-
-    def __init__(self, client: ClientScreen) -> None:
-        self._client = client
-        self._rest = b""
-        self.is_connected = False
-
-    def screen(self, data: bytes) -> bytes:
-        """What goes on to the client. Raises MalformedPacket: then the broker is at fault."""
-        buffer = self._rest + data if self._rest else data
-        at, end, before = 0, len(buffer), b""
-        while end - at >= 2:
-            header = wire.parse_header(buffer, at)
-            if header is None or header.stop > end:
-                break
-            first = buffer[at]
-            if first == _PUBACK:
-                fields = wire.Fields(buffer, header.body, header.stop)
-                self._client.acknowledged(fields.number(2), fields.number(1) if fields.more else Reason.SUCCESS)
-            elif first >> 4 == PacketType.CONNACK:
-                before = self._connack(buffer, header)
-                buffer = buffer[header.stop :]
-                at, end = 0, len(buffer)
-                continue
-            at = header.stop
-        self._rest = buffer[at:]
-        return before + buffer[:at]
-
-    def _connack(self, buffer: bytes, header: Header) -> bytes:
-        connect = self._client.connect
-        fields = wire.Fields(buffer, header.body, header.stop)
-        start = fields.take(2)
-        self.is_connected = start[1] == 0
-        if connect is None or not connect.mqtt_5:
-            return wire.build_packet(PacketType.CONNACK << 4, start)
-        properties = fields.properties()
-        theirs = int.from_bytes(properties.get(Property.RECEIVE_MAXIMUM, b"\xff\xff"), "big")
-        properties[Property.RECEIVE_MAXIMUM] = min(theirs, MAX_UNACKNOWLEDGED).to_bytes(2, "big")
-        properties[Property.MAXIMUM_QOS] = b"\x01"
-        properties[Property.MAXIMUM_PACKET_SIZE] = MAX_PACKET.to_bytes(4, "big")
-        properties[Property.TOPIC_ALIAS_MAXIMUM] = MAX_TOPIC_ALIASES.to_bytes(2, "big")
-        properties[Property.SUBSCRIPTION_IDENTIFIER_AVAILABLE] = b"\0"
-        properties.pop(Property.SERVER_KEEP_ALIVE, None)
-        if self._client.keep_alive != connect.keep_alive:
-            properties[Property.SERVER_KEEP_ALIVE] = self._client.keep_alive.to_bytes(2, "big")
-        return wire.build_packet(PacketType.CONNACK << 4, start + wire.build_properties(properties))

@@ -8,21 +8,22 @@ import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from lorabridge.simulation.pki import Pki
 from lorabridge.simulation.standin.amqtt_broker import AmqttBroker
-from lorabridge.simulation.standin.broker_side import BrokerSide
 from lorabridge.simulation.standin.connection import ClientSide, Front
 from lorabridge.simulation.standin.events import Event, Journal
 from lorabridge.simulation.standin.hello import ClientHello
 from lorabridge.simulation.standin.policy import Policy
+from lorabridge.simulation.standin.publisher import Publisher
 from lorabridge.simulation.standin.screen import Limits, Observer
 from lorabridge.simulation.standin.tls_front import TlsRules, server_context
 
+_P = TypeVar("_P", bound=asyncio.Protocol)
 _BACKLOG = 128
 _PATIENCE = 1.0
 """Seconds that a broker has at the end to take what was forwarded."""
@@ -81,6 +82,8 @@ class StandIn:
         self._last_number = 0
         self._refuses = self._stalls = False
         self._contexts: dict[bool, ssl.SSLContext] = {}
+        self._publisher: Publisher | None = None
+        self._publishing = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         """Listen. Raises OSError for a port that is taken, ConfigError for OpenSSL or amqtt."""
@@ -119,6 +122,8 @@ class StandIn:
             await self._opening
         self._close_servers()
         self.cut()
+        if self._publisher is not None:
+            await self._publisher.close()
         while clients := list(self._clients.values()):
             done, _pending = await asyncio.wait([client.closed for client in clients], timeout=_PATIENCE)
             if len(done) < len(clients):
@@ -160,6 +165,18 @@ class StandIn:
         while not condition():
             self._journal.changed.clear()
             await self._journal.changed.wait()
+
+    # What somebody in the cloud does.
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        """Publish with QoS 1 by the broker behind, to whoever subscribes; returns when the broker has taken it.
+
+        Raises OSError when the broker is not there.
+        """
+        async with self._publishing:
+            if self._publisher is None or self._publisher.closed.done():
+                self._publisher = await Publisher.connected(self._dial)
+            await self._publisher.publish(topic, payload)
 
     # The faults.
 
@@ -228,7 +245,7 @@ class StandIn:
             self._contexts[with_alpn] = server_context(self._settings.tls, self._pki, with_alpn=with_alpn)
         return self._contexts[with_alpn]
 
-    async def _dial(self, protocol: Callable[[], BrokerSide]) -> tuple[asyncio.Transport, BrokerSide]:
+    async def _dial(self, protocol: Callable[[], _P]) -> tuple[asyncio.Transport, _P]:
         if self._broker is None and self._amqtt is not None:
             return await self._amqtt.dial(protocol)
         host, port = self._broker or ("", 0)
