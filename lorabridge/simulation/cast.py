@@ -11,7 +11,7 @@ from random import Random
 
 import msgspec
 
-from lorabridge.lorawan.device import Activation, CounterPolicy, Device, SessionKeys
+from lorabridge.lorawan.device import Activation, CounterPolicy, Device, DeviceClass, SessionKeys
 from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, MacVersion, NetID
 from lorabridge.simulation.air import Forwarder, Gateway, Place
 from lorabridge.simulation.plans import PLANS, Plan
@@ -129,7 +129,7 @@ def gateways(plan: Plan, rng: Random, started_at: int) -> tuple[Gateway, ...]:
     )
     return tuple(
         Gateway(
-            _eui(f"{region} gateway {name}"),
+            derived_eui(f"{region} gateway {name}"),
             plan,
             place,
             forwarder,
@@ -149,7 +149,7 @@ def _device(role: Role, plan: Plan) -> Device:
     name = f"{region.lower()}-{role.name}"
     base = Device(
         name=name,
-        dev_eui=_eui(name),
+        dev_eui=derived_eui(name),
         mac_version=role.version,
         activation=Activation.OTAA if role.otaa else Activation.ABP,
         counter_policy=role.policy,
@@ -160,7 +160,7 @@ def _device(role: Role, plan: Plan) -> Device:
     if role.otaa:
         return msgspec.structs.replace(
             base,
-            join_eui=_eui("join server"),
+            join_eui=derived_eui("join server"),
             app_key=derived_key(name, "app_key"),
             nwk_key=derived_key(name, "nwk_key") if role.version.is_1_1 else None,
         )
@@ -201,7 +201,8 @@ def derived_dev_addr(name: str) -> DevAddr:
     return DevAddr(NET_ID.nwk_id << 25 | nwk_addr | 0x04)
 
 
-def _eui(name: str) -> EUI64:
+def derived_eui(name: str) -> EUI64:
+    """A locally administered EUI, the same at every run."""
     return EUI64(int.from_bytes(_digest(f"{name} eui", 8), "big") & ~(0xFF << 56) | _LOCAL_EUI)
 
 
@@ -235,6 +236,7 @@ def device_table(device: Device) -> str:
         *_key_rows(device),
         ("counter_policy", None if device.counter_policy is CounterPolicy.STRICT else device.counter_policy.value),
         ("region", device.region),
+        ("class", None if device.device_class is DeviceClass.A else device.device_class.value),
     ]
     lines = ["", "[[device]]", *(f'{key} = "{value}"' for key, value in rows if value is not None)]
     if device.channels_hz and device.mac_version.is_1_1:

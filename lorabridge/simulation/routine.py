@@ -22,6 +22,10 @@ _REPEATS = frozenset({"climate-1", "climate-4", "door-1", "meter-1"})
 """Roles that send a confirmed frame twice, since this version of the bridge never acknowledges."""
 
 
+_COPIED = frozenset({Verdict.ACCEPTED, Verdict.JOIN_REQUEST})
+"""What is taken once, so that further reports of it are copies."""
+
+
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """An emission, and the verdict that its first report deserves."""
 
@@ -37,7 +41,7 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def copies(self) -> Verdict:
         """The verdict of every further report."""
-        return Verdict.DUPLICATE if self.verdict is Verdict.ACCEPTED else self.verdict
+        return Verdict.DUPLICATE if self.verdict in _COPIED else self.verdict
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 The expected verdict is what the scenario did: a device that sent a new frame expects `accepted`, an attacker
 who played an old one expects `replay`. The engine is never asked. When several gateways hear a frame, the
-first report carries its verdict; further reports of an accepted frame are duplicates of it, and further
+first report carries its verdict; further reports of a frame that was taken are duplicates of it, and further
 reports of a refused one are refused alike.
 
     python -m lorabridge.simulation.scenario --out DIR

@@ -27,6 +27,8 @@ def test_the_shipped_recordings_get_their_verdicts_and_nothing_is_left_behind(tm
     assert (done.returncode, done.stderr) == (0, "")
     assert "accepted" in done.stdout
     assert "<--" not in done.stdout
+    assert "with ACK" in done.stdout
+    assert "it heard what the cloud ordered" in done.stdout
     assert done.stdout.count("decrypted payload") == 3
     assert list(tmp_path.iterdir()) == []
 
@@ -55,7 +57,7 @@ def test_a_recording_of_ones_own_is_played_with_ones_own_devices(
     devices = tmp_path / DEVICE_FILE
     devices.write_bytes((RECORDINGS / DEVICE_FILE).read_bytes())
     devices.chmod(0o600)
-    assert main(["simulate", str(recording), "--devices", str(devices), "--pace", "fast"]) == 0
+    assert main(["simulate", str(recording), "--device-file", str(devices), "--pace", "fast"]) == 0
     assert "accepted" in capsys.readouterr().out
 
 
@@ -65,5 +67,21 @@ def test_devices_that_others_can_read_are_refused_as_the_service_does(
     devices = tmp_path / DEVICE_FILE
     devices.write_bytes((RECORDINGS / DEVICE_FILE).read_bytes())
     devices.chmod(0o644)
-    assert main(["simulate", str(RECORDINGS / "us915.jsonl"), "--devices", str(devices)]) == 78
+    assert main(["simulate", str(RECORDINGS / "us915.jsonl"), "--device-file", str(devices)]) == 78
     assert "chmod" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_fleet_under_attack_joins_and_is_answered_and_every_frame_gets_what_it_deserves(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    how = ["--seconds", "120", "--speed", "15", "--every", "15", "--attacked", "0.2"]
+    assert main(["simulate", "--devices", "6", *how]) == 0
+    shown = capsys.readouterr().out
+    assert "join_request" in shown
+    assert "joins                   6 of 6" in shown
+
+
+def test_what_is_not_as_it_ought_to_be_is_told_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate.told(["uplink of a, FCnt 3, did not arrive"], "all is well") == 1
+    assert "did not arrive" in capsys.readouterr().out

@@ -11,8 +11,9 @@ from Crypto.Cipher import AES
 from Crypto.Hash import CMAC
 
 from lorabridge.lorawan.air import CrcStatus, LoraDataRate, Reception
+from lorabridge.lorawan.decision import Network
 from lorabridge.lorawan.device import Activation, Device
-from lorabridge.lorawan.engine import Engine, Network
+from lorabridge.lorawan.engine import Engine
 from lorabridge.lorawan.frame import DataFrame, JoinRequest, parse
 from lorabridge.lorawan.table import SessionTable
 from lorabridge.lorawan.types import EUI64, FCNT32_MAX, AES128Key, MacVersion
