@@ -181,8 +181,13 @@ class Installation:
         net_id: str = str(NET_ID),
         log: str = 'level = "debug"\nformat = "json"\nburst = 100000',
         aws_iot: str = "",
+        region: str = "EU868",
+        more: str = "[downlinks]\nenabled = false",
     ) -> None:
-        """`log` and `aws_iot`: lines for these tables of the configuration."""
+        """`log` and `aws_iot`: lines for these tables of the configuration; `more`: further tables.
+
+        Unless a test is about answers the bridge only listens.
+        """
         self.site = site
         self.udp_port = free_port()
         self.folder = site.folder / f"bridge-{next(_numbers)}"
@@ -196,14 +201,14 @@ class Installation:
         self._log_file = self.folder / "log"
         self.write_devices(devices)
         self.configuration = self.folder / "lorabridge.toml"
-        self.configuration.write_text(self._config(net_id, log, aws_iot), encoding="utf-8")
+        self.configuration.write_text(self._config(net_id, log, aws_iot, region, more), encoding="utf-8")
 
-    def _config(self, net_id: str, log: str, aws_iot: str) -> str:
+    def _config(self, net_id: str, log: str, aws_iot: str, region: str, more: str) -> str:
         pki = self.site.pki
         return (
             f'devices = "{self.devices}"\n'
             f'[gateway]\nid = "{GATEWAY}"\n'
-            f'[network]\nregion = "EU868"\nnet_ids = [{f"{net_id!r}" if net_id else ""}]\n'
+            f'[network]\nregion = "{region}"\nnet_ids = [{f"{net_id!r}" if net_id else ""}]\n'
             f'[store]\npath = "{self.database}"\n'
             f'[aws_iot]\nendpoint = "{ENDPOINT}"\nconnect_address = "127.0.0.1:{self.site.port}"\n'
             f'ca_file = "{pki.ca_file}"\ncertificate_file = "{pki.gateway.certificate}"\n'
@@ -212,7 +217,7 @@ class Installation:
             f'backoff_base = "100ms"\nbackoff_cap = "1s"\n{aws_iot}\n'
             f'[report]\nstatus_socket = "{self.folder}/status.sock"\n'
             'stats_interval = "1s"\nsecurity_interval = "1s"\n'
-            f"[log]\n{log}\n"
+            f"[log]\n{log}\n{more}\n"
             f'[[radio]]\ntype = "semtech_udp"\nport = {self.udp_port}\n'
         )
 
