@@ -10,42 +10,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
+from lorabridge.daemon.always_listening import AlwaysListening
 from lorabridge.daemon.answering import DownlinkSettings
 from lorabridge.daemon.answers import Waiting, WaitingAnswers
-from lorabridge.daemon.command_queue import CommandQueue, Target
+from lorabridge.daemon.command_queue import CommandQueue
 from lorabridge.daemon.log import Facts
 from lorabridge.daemon.orders import Orders
+from lorabridge.daemon.sending import Sending
 from lorabridge.daemon.transmitter import Outcome, Transmit, Transmitter
-from lorabridge.daemon.work import Job, Work
+from lorabridge.daemon.work import Work
 from lorabridge.lorawan.air import Airtime, GatewayStatus, Reception
 from lorabridge.lorawan.commands import CommandReason, DownlinkCommand, QueuedCommand
 from lorabridge.lorawan.decision import Decision, Network, OwedData, OwedJoin
-from lorabridge.lorawan.device import DeviceClass, MulticastGroup
-from lorabridge.lorawan.downlink import Contents, Downlink, build_downlink, build_multicast, command_problem
+from lorabridge.lorawan.downlink import MAX_F_OPTS
 from lorabridge.lorawan.events import Uplink
 from lorabridge.lorawan.mac_layer import ask
-from lorabridge.lorawan.mac_policy import MacPolicy
-from lorabridge.lorawan.planner import Gateways, Plan, largest_mac_payload, plan_data, plan_join, plan_now
-from lorabridge.lorawan.regions import Region
+from lorabridge.lorawan.planner import plan_data, plan_join
 from lorabridge.lorawan.regulation import AirtimeLedger
 from lorabridge.lorawan.session import Session
-from lorabridge.lorawan.table import Entry, SessionTable
-from lorabridge.lorawan.types import EUI64
-from lorabridge.lorawan.windows import JOIN_ACCEPT_DELAY1, Window, multicast_window, rx2
+from lorabridge.lorawan.table import SessionTable
+from lorabridge.lorawan.windows import JOIN_ACCEPT_DELAY1
 
 _FACTS = Facts(logging.getLogger(__name__))
 
-MAX_GATEWAYS = 256
-"""Gateways whose radio source is remembered."""
-TRY_AGAIN = 2.0
-"""Seconds until a command for a device that always listens is tried again after a refusal."""
-ACK_PATIENCE = 60.0
-"""Seconds that such a device has for its acknowledgement."""
 _NS = 1_000_000_000
 _US = 1_000_000
 
@@ -77,35 +68,29 @@ class Downlinks:
         clock: Callable[[], int],
         monotonic: Callable[[], float],
     ) -> None:
+        queue = CommandQueue(queued, next_queue_id, per_target=settings.queue_per_device, total=settings.queue_total)
+        orders = Orders(queue, table, settings.confirmed_attempts, clock)
         self._table = table
-        self._network = network
         self._clock = clock
         self._monotonic = monotonic
-        self._ledger = AirtimeLedger(airtimes, clock())
-        queue = CommandQueue(queued, next_queue_id, per_target=settings.queue_per_device, total=settings.queue_total)
-        self._orders = Orders(queue, table, settings.confirmed_attempts, clock)
         self._queue = queue
+        self._orders = orders
+        self._sending = Sending(table, queue, orders, AirtimeLedger(airtimes, clock()), network, clock)
+        self._always = AlwaysListening(self._sending, queue.targets)
         self._answers = WaitingAnswers(settings.gather, monotonic, clock)
         self._transmitter = Transmitter(transmit, self.wake_up, monotonic)
-        self._in_flight: set[int] = set()
-        self._sources: dict[EUI64, str] = {}
-        self._ready: dict[Target, float] = dict.fromkeys(queue.targets, 0.0)
-        """Targets that listen all the time, perhaps: when their next command is looked at."""
         self._arrived: list[Order] = []
         self._woken = asyncio.Event()
-        self._counters: Counter[str] = Counter(
-            dict.fromkeys(("join_accepts", "sent", "refused_by_radio", "too_late", "no_airtime", "orders"), 0)
-        )
 
     def own(self, network: Network) -> None:
         """Take over what is ours on the air, after the devices changed."""
-        self._network = network
+        self._sending.network = network
 
     @property
     def counters(self) -> Mapping[str, int]:
         """Named totals since the process began."""
         return {
-            **self._counters,
+            **self._sending.counters,
             "queued": len(self._queue),
             "waiting_answers": len(self._answers),
             "unanswered": self._answers.dropped,
@@ -124,7 +109,7 @@ class Downlinks:
     def next_due(self) -> float | None:
         """Seconds until the next turn is due, None when nothing waits for its time."""
         now = self._monotonic()
-        times = [*self._ready.values()]
+        times = [*self._always.times]
         if (due := self._answers.next_due()) is not None:
             times.append(due)
         if (expiry := self._queue.next_expiry()) is not None:
@@ -133,7 +118,7 @@ class Downlinks:
 
     def order(self, order: Order) -> None:
         """The cloud wants something sent."""
-        self._counters["orders"] += 1
+        self._sending.counters["orders"] += 1
         self._arrived.append(order)
         self.wake_up()
 
@@ -141,9 +126,7 @@ class Downlinks:
 
     def note_sources(self, heard: Sequence[Reception | GatewayStatus]) -> None:
         """Remember through which radio source each gateway is reached."""
-        for one in heard:
-            if one.gateway_eui in self._sources or len(self._sources) < MAX_GATEWAYS:
-                self._sources[one.gateway_eui] = one.source
+        self._sending.note_sources(heard)
 
     def resolve(self, decisions: Sequence[Decision]) -> Work:
         """What uplinks say about commands sent before; belongs into the transaction of the uplinks themselves."""
@@ -153,47 +136,39 @@ class Downlinks:
         for decision in decisions:
             for event in decision.events:
                 if isinstance(event, Uplink):
-                    self._orders.heard(event, work, self._in_flight)
-                    target = event.device.dev_eui
-                    if target in self._ready and self._queue.awaiting(target) is None:
-                        self._ready[target] = 0.0
+                    self._orders.heard(event, work, self._sending.in_flight)
+                    self._always.heard(event.device.dev_eui)
         return work
 
     def note(self, decisions: Sequence[Decision]) -> None:
         """Uplinks are committed: what may be sent for them waits for its moment."""
+        is_alone = len(self._sending.sources) < 2
         for decision in decisions:
-            owed = decision.owed
+            owed, session = decision.owed, decision.session
             if owed is None:
                 self._answers.note_copy(decision)
             elif isinstance(owed, OwedJoin):
-                self._answers.add(owed, JOIN_ACCEPT_DELAY1, alone=len(self._sources) < 2)
-            elif self._is_worth_it(owed, decision.session):
-                delay = decision.session.mac.rx1_delay if decision.session is not None else 1
-                self._answers.add(owed, delay, alone=len(self._sources) < 2)
+                self._answers.add(owed, JOIN_ACCEPT_DELAY1, alone=is_alone)
+            elif session is not None and self._is_worth_it(owed, session):
+                self._answers.add(owed, session.mac.rx1_delay, alone=is_alone)
 
-    def _is_worth_it(self, owed: OwedData, session: Session | None) -> bool:
+    def _is_worth_it(self, owed: OwedData, session: Session) -> bool:
         """Whether there is anything to say after this uplink."""
-        if owed.must_answer or self._queue.head(owed.entry.device.dev_eui) is not None:
-            return True
-        return session is not None and bool(self._ask(owed, session))
+        has_command = self._queue.head(owed.entry.device.dev_eui) is not None
+        return owed.must_answer or has_command or bool(self._asks(owed, session))
 
-    def _ask(self, owed: OwedData, session: Session) -> bytes:
+    def _asks(self, owed: OwedData, session: Session) -> bytes:
         """What we would ask of the device's MAC layer."""
         entry = owed.entry
         return ask(
             session.mac,
-            self._policy,
+            self._sending.policy,
             mac_version=entry.device.mac_version,
             region=owed.region,
             device_adr=entry.device.adr,
             uplink_adr=owed.adr,
-            room=15,
+            room=MAX_F_OPTS,
         ).wire
-
-    @property
-    def _policy(self) -> MacPolicy:
-        answering = self._network.answering
-        return MacPolicy() if answering is None else answering.policy
 
     # A turn.
 
@@ -201,19 +176,16 @@ class Downlinks:
         """All that is due now, to be committed before `launch`."""
         self._woken.clear()
         work = Work()
-        for outcome in self._transmitter.take_outcomes():
-            self._conclude(outcome, work)
+        self._take_outcomes(work)
         arrived, self._arrived = self._arrived, []
         for order in arrived:
             if self._orders.take(order.command, work, refusal=order.refusal, detail=order.detail):
-                self._ready.setdefault(order.command.target, 0.0)
+                self._always.ordered(order.command.target)
             work.taken.append(order.taken)
-        self._orders.expire(work, self._in_flight)
+        self._orders.expire(work, self._sending.in_flight)
         for waiting in self._answers.take_due():
             self._plan_answer(waiting, work)
-        now = self._monotonic()
-        for target in [one for one, at in self._ready.items() if at <= now]:
-            self._plan_ready(target, now, work)
+        self._always.plan_due(self._monotonic(), work)
         return work
 
     def launch(self, work: Work) -> None:
@@ -227,191 +199,71 @@ class Downlinks:
         """Before a stop: wait up to `limit` seconds for transmissions under way; their outcomes."""
         await self._transmitter.settle(limit)
         work = Work()
-        for outcome in self._transmitter.take_outcomes():
-            self._conclude(outcome, work)
+        self._take_outcomes(work)
         return work
 
     def _plan_answer(self, waiting: Waiting, work: Work) -> None:
         """The windows after one uplink."""
-        owed, now = waiting.owed, self._monotonic()
-        elapsed_us = round((now - waiting.heard_at) * _US)
-        air = Gateways(self._ledger, self._clock())
+        owed, sending = waiting.owed, self._sending
+        elapsed_us = round((self._monotonic() - waiting.heard_at) * _US)
         if isinstance(owed, OwedJoin):
-            plan = plan_join(owed, waiting.copies, air, elapsed_us)
-            if isinstance(plan, CommandReason):
-                self._cannot("join-accept not sent", owed.device.name, plan)
+            accept = plan_join(owed, waiting.copies, sending.air, elapsed_us)
+            if isinstance(accept, CommandReason):
+                sending.cannot("join-accept not sent", owed.device.name, accept)
             else:
-                self._begin(plan, owed.device.name, None, waiting.heard_at, work)
+                sending.begin(accept, owed.device.name, None, waiting.heard_at, work)
             return
-        session = self._table.stored(owed.entry.session_id)
+        entry = owed.entry
+        session = self._table.stored(entry.session_id)
         if session is None or session.session_id in work.sessions:
             return
-        command = self._next_command(owed.entry, session, owed.region, owed.uplink, work)
-        if command is None and not owed.must_answer and not self._ask(owed, session):
+        command = sending.next_command(entry, session, owed.region, owed.uplink, work)
+        if command is None and not owed.must_answer and not self._asks(owed, session):
             return
-        planned = plan_data(
+        plan = plan_data(
             owed,
             waiting.copies,
             session,
-            self._table.crypto(owed.entry),
+            self._table.crypto(entry),
             command,
-            more_waits=self._queue.count(owed.entry.device.dev_eui) > 1,
-            policy=self._policy,
-            air=air,
+            more_waits=self._queue.count(entry.device.dev_eui) > 1,
+            policy=sending.policy,
+            air=sending.air,
             elapsed_us=elapsed_us,
         )
-        if isinstance(planned, CommandReason):
-            self._cannot("downlink not sent", owed.entry.device.name, planned)
-            if command is not None:
-                self._orders.hold(command, planned, work)
-            return
-        self._begin(planned, owed.entry.device.name, session, waiting.heard_at, work)
-
-    def _next_command(
-        self, entry: Entry, session: Session, region: Region, uplink: Reception | None, work: Work
-    ) -> QueuedCommand | None:
-        """The next command that can be sent to a device; those that never can are rejected on the way."""
-        target = entry.device.dev_eui
-        limit = largest_mac_payload(region, session, uplink, entry.device.channels_hz)
-        while (command := self._queue.head(target)) is not None and command.queue_id not in self._in_flight:
-            problem = command_problem(entry, session, command, limit)
-            if problem is None:
-                return command
-            self._orders.reject(command, problem, work)
-        return None
-
-    def _plan_ready(self, target: Target, now: float, work: Work) -> None:
-        """The next command for a target that may listen all the time."""
-        del self._ready[target]
-        if not isinstance(target, EUI64):
-            group = self._table.group(target)
-            if group is not None:
-                self._plan_group(group, now, work)
-            return
-        entry = self._table.current(target)
-        session = None if entry is None else self._table.stored(entry.session_id)
-        if entry is None or session is None or entry.region is None or not _is_class_c(entry, session):
-            return
-        awaiting = self._queue.awaiting(target)
-        if awaiting is not None and awaiting.queue_id not in self._in_flight:
-            self._orders.unacknowledged(awaiting, work)
-        command = self._next_command(entry, session, entry.region, None, work)
-        window = rx2(entry.region, session.mac)
-        if command is None or window is None or session.session_id in work.sessions:
-            return
-        source = self._sources.get(session.last_gateway)
-        gateways = [] if source is None else [(session.last_gateway, source)]
-        downlink = build_downlink(
-            entry,
-            self._table.crypto(entry),
-            session,
-            Contents(command=command, f_pending=self._queue.count(target) > 1),
-            policy=self._policy,
-            uplink_adr=False,
-            limit=window.max_mac_payload,
-        )
-        self._plan_at_once(downlink, command, window, entry.region, gateways, session, target, now, work, every=False)
-
-    def _plan_group(self, group: MulticastGroup, now: float, work: Work) -> None:
-        """The next command of a multicast group, by every gateway of it."""
-        command, region = self._queue.head(group.name), self._table.region(group.region)
-        if command is None or command.queue_id in self._in_flight:
-            return
-        window = None if region is None else multicast_window(region, group.frequency_hz, group.data_rate)
-        if region is None or window is None:
-            self._orders.reject(command, CommandReason.NO_REGION, work)
-            return
-        session = self._table.group_session(group)
-        downlink = build_multicast(group, self._table.group_crypto(group), session, command)
-        if downlink is None or len(downlink.phy_payload) - 5 > window.max_mac_payload:
-            self._orders.reject(command, _group_problem(group, session, command), work)
-            self._ready[group.name] = now
-            return
-        wanted = group.gateways or tuple(self._sources)
-        gateways = [(eui, self._sources[eui]) for eui in wanted if eui in self._sources]
-        self._plan_at_once(downlink, command, window, region, gateways, session, group.name, now, work, every=True)
-
-    def _plan_at_once(  # noqa: PLR0913, PLR0917  # one step of the two above
-        self,
-        downlink: Downlink | None,
-        command: QueuedCommand,
-        window: Window,
-        region: Region,
-        gateways: Sequence[tuple[EUI64, str]],
-        session: Session,
-        target: Target,
-        now: float,
-        work: Work,
-        *,
-        every: bool,
-    ) -> None:
-        plan: Plan | CommandReason = CommandReason.COUNTER_EXHAUSTED
-        if downlink is not None:
-            plan = plan_now(downlink, window, region, gateways, Gateways(self._ledger, self._clock()), every=every)
-        self._ready[target] = now + TRY_AGAIN
-        if plan is CommandReason.NO_GATEWAY:  # it is only a matter of hearing one
-            return
         if isinstance(plan, CommandReason):
-            self._orders.hold(command, plan, work)
-            self._cannot("downlink not sent", str(target), plan)
+            sending.cannot("downlink not sent", entry.device.name, plan)
+            if command is not None:
+                self._orders.hold(command, plan, work)
             return
-        self._begin(plan, str(target), session, None, work)
+        sending.begin(plan, entry.device.name, session, waiting.heard_at, work)
+        self._always.answering(entry, session, plan, waiting.heard_at)
 
-    def _begin(self, plan: Plan, name: str, session: Session | None, heard_at: float | None, work: Work) -> None:
-        """Write down what has to be durable before the first attempt."""
-        queued = None
-        if plan.downlink is not None and plan.downlink.command is not None:
-            queued = self._orders.begin(plan.downlink.command, work)
-            self._in_flight.add(queued.queue_id)
-        if plan.session is not None and session is not None:
-            moved = msgspec.structs.replace(plan.session, generation=session.generation + 1)
-            work.sessions[moved.session_id] = moved
-        work.airtimes += [attempt.airtime for attempt in plan.attempts if attempt.airtime is not None]
-        work.jobs.append(Job(plan=plan, name=name, queued=queued, heard_at=heard_at))
+    def _take_outcomes(self, work: Work) -> None:
+        for outcome in self._transmitter.take_outcomes():
+            self._conclude(outcome, work)
 
     def _conclude(self, outcome: Outcome, work: Work) -> None:
         """A transmission is over, one way or the other."""
         job, attempt, error = outcome.job, outcome.attempt, outcome.result.error
+        sending = self._sending
         for unused in job.plan.attempts:
             if unused not in outcome.used and unused.airtime is not None:
-                self._ledger.give_back(unused.airtime)
+                sending.ledger.give_back(unused.airtime)
         if job.queued is not None:
-            self._in_flight.discard(job.queued.queue_id)
-            target = job.queued.command.target
+            sending.in_flight.discard(job.queued.queue_id)
             self._orders.concluded(job, attempt, outcome.result, work)
-            if target in self._ready:
-                now = self._monotonic()
-                wait = ACK_PATIENCE if self._queue.awaiting(target) is not None else TRY_AGAIN if error else 0.0
-                self._ready[target] = now + wait
+        is_sent = attempt is not None and error is None
+        self._always.concluded(job, attempt, is_sent=is_sent, now=self._monotonic())
         facts = {"device": job.name, "fcnt": None if job.plan.downlink is None else job.plan.downlink.fcnt32}
         if attempt is None:
-            self._counters["too_late"] += 1
+            sending.counters["too_late"] += 1
             _FACTS.warning("downlink not sent", reason=CommandReason.TOO_LATE, **facts)
         elif error is not None:
-            self._counters["refused_by_radio"] += 1
+            sending.counters["refused_by_radio"] += 1
             gateway = attempt.transmission.gateway_eui
             _FACTS.warning("the gateway did not take a downlink", reason=error, gateway=gateway, **facts)
         else:
-            self._counters["join_accepts" if job.plan.session is None else "sent"] += 1
+            sending.counters["join_accepts" if job.plan.session is None else "sent"] += 1
             window, gateway = attempt.window.number, attempt.transmission.gateway_eui
             _FACTS.info("downlink sent", window=window, gateway=gateway, **facts)
-
-    def _cannot(self, what: str, name: str, reason: CommandReason) -> None:
-        self._counters["too_late" if reason is CommandReason.TOO_LATE else "no_airtime"] += 1
-        _FACTS.warning(what, device=name, reason=reason)
-
-
-def _is_class_c(entry: Entry, session: Session) -> bool:
-    """As the device said itself (DeviceModeInd of 1.1), else as its file says."""
-    said = session.mac.is_class_c
-    return entry.device.device_class is DeviceClass.C if said is None else said
-
-
-def _group_problem(group: MulticastGroup, session: Session, command: QueuedCommand) -> CommandReason:
-    """Why nothing could be built for a group."""
-    order = command.command
-    if order.fcnt_down is None and group.mc_app_s_key is None:
-        return CommandReason.NO_APP_S_KEY
-    if order.fcnt_down is not None and order.fcnt_down < session.fcnt_down:
-        return CommandReason.COUNTER_USED
-    return CommandReason.TOO_LONG

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
+from lorabridge.daemon.always_listening import ACK_PATIENCE, TRY_AGAIN
 from lorabridge.daemon.answering import DownlinkSettings
-from lorabridge.daemon.downlinks import ACK_PATIENCE, TRY_AGAIN, Downlinks, Order
+from lorabridge.daemon.downlinks import Downlinks, Order
 from lorabridge.daemon.work import Work
 from lorabridge.lorawan.air import Airtime, Transmission, TxResult
 from lorabridge.lorawan.commands import CommandReason, DownlinkCommand, QueuedCommand
