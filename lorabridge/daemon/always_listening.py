@@ -62,10 +62,10 @@ class AlwaysListening:
         """A transmission is over: which window it takes is known, and when the next command may follow."""
         session = job.plan.session
         if session is not None and session.session_id in self._answered_until and job.heard_at is not None:
-            if attempt is None or not is_sent:
-                del self._answered_until[session.session_id]
-            else:
-                self._answered_until[session.session_id] = job.heard_at + _ends_after(attempt)
+            until = now if attempt is None or not is_sent else job.heard_at + _ends_after(attempt)
+            self._answered_until[session.session_id] = until
+            if session.dev_eui in self._ready:
+                self._ready[session.dev_eui] = until
         if job.queued is not None and (target := job.queued.command.target) in self._ready:
             is_awaited = self._sending.queue.awaiting(target) is not None
             self._ready[target] = now + (ACK_PATIENCE if is_awaited else 0.0 if is_sent else TRY_AGAIN)

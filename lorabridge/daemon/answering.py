@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from lorabridge.lorawan.decision import Answering
 from lorabridge.lorawan.mac_policy import MacPolicy
+from lorabridge.lorawan.mac_state import RejoinParameters
 from lorabridge.lorawan.regions import REGIONS, Region
 from lorabridge.lorawan.types import NetID
 from lorabridge.settings import Duration
@@ -77,8 +78,33 @@ class MacSettings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=0, le=100_000, description="ask a device for battery and margin every so many uplinks; 0: never")
     ] = 0
 
+    adr_ack_limit_exponent: Annotated[
+        int | None,
+        Meta(description="ADRParamSetupReq (1.1): a device asks for a sign of life after 2^n uplinks", examples=[6]),
+    ] = None
+    adr_ack_delay_exponent: Annotated[
+        int | None,
+        Meta(description="ADRParamSetupReq (1.1): and changes its data rate after 2^n more", examples=[5]),
+    ] = None
+    rejoin_max_time: Annotated[
+        int | None,
+        Meta(
+            description="RejoinParamSetupReq (1.1): a rejoin-request of type 0 every 2^(n + 10) seconds; with "
+            "rejoin_max_count",
+            examples=[15],
+        ),
+    ] = None
+    rejoin_max_count: Annotated[
+        int | None,
+        Meta(description="RejoinParamSetupReq (1.1): or every 2^(n + 4) uplinks; with rejoin_max_time", examples=[15]),
+    ] = None
+
     def __post_init__(self) -> None:
         bounds = {
+            "adr_ack_limit_exponent": (self.adr_ack_limit_exponent, 0, 15),
+            "adr_ack_delay_exponent": (self.adr_ack_delay_exponent, 0, 15),
+            "rejoin_max_time": (self.rejoin_max_time, 0, 15),
+            "rejoin_max_count": (self.rejoin_max_count, 0, 15),
             "rx2_data_rate": (self.rx2_data_rate, 0, 15),
             "rx2_frequency": (self.rx2_frequency, 100, 3000),
             "max_duty_cycle": (self.max_duty_cycle, 0, 15),
@@ -89,6 +115,8 @@ class MacSettings(msgspec.Struct, frozen=True, kw_only=True):
             for name, (value, least, most) in bounds.items()
             if value is not None and not least <= value <= most
         ]
+        if (self.rejoin_max_time is None) is not (self.rejoin_max_count is None):
+            wrong.append("rejoin_max_time and rejoin_max_count go together")
         if wrong:
             raise ValueError("; ".join(wrong))
 
@@ -136,7 +164,16 @@ def policy_of(settings: MacSettings, region: Region | None) -> MacPolicy:
         downlink_dwell=settings.downlink_dwell,
         max_eirp_index=settings.max_eirp_index,
         status_every=settings.status_every,
+        adr_ack_limit_exponent=settings.adr_ack_limit_exponent,
+        adr_ack_delay_exponent=settings.adr_ack_delay_exponent,
+        rejoin=_rejoin(settings),
     )
+
+
+def _rejoin(settings: MacSettings) -> RejoinParameters | None:
+    if settings.rejoin_max_time is None or settings.rejoin_max_count is None:
+        return None
+    return RejoinParameters(settings.rejoin_max_time, settings.rejoin_max_count)
 
 
 def problems_of(settings: MacSettings, region_name: str | None) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What a device says to the network: answers to what it was asked, and requests (TS001-1.0.4 §5, TS001-1.1 §5)."""
+"""What a device says to the network: answers to what it was asked, and requests (TS001 §5)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lorabridge.lorawan.regions.channel_mask import apply_masks
 from lorabridge.lorawan.types import Direction, MacVersion
 
 KEEP = 15
-"""DataRate and TXPower of LinkADRReq: as it is (TS001-1.0.4 §5.3, TS001-1.1 §5.3)."""
+"""DataRate and TXPower of LinkADRReq: as it is (TS001 §5)."""
 REFUSED_KEPT = 32
 """Requests remembered as refused; a device that refused so many is asked nothing more."""
 CLASS_C = 2
 
 _WANTS_ANSWER = frozenset({"LinkCheckReq", "DeviceTimeReq", "ResetInd", "RekeyInd", "DeviceModeInd", "PingSlotInfoReq"})
 _STICKY = frozenset({"RXParamSetupAns", "RXTimingSetupAns", "DlChannelAns"})
-"""Repeated in every uplink until the device hears a downlink (TS001-1.0.4 §5.5, §5.8, §5.10)."""
+"""Repeated in every uplink until the device hears a downlink (TS001-1.0.4 §5)."""
 _LINK_ADR_REQ = "LinkADRReq"
 
 
@@ -94,7 +94,7 @@ def _hear_answers(
         elif not _agrees(answer) and name != "RejoinParamSetupReq":
             state, report = _refuse(state, request.wire), True
         else:
-            # RejoinParamSetupAns without TimeOK takes the count and has no clock for the time (TS001-1.1 §5.13).
+            # RejoinParamSetupAns without TimeOK takes the count and has no clock for the time (TS001-1.1 §5).
             report = report or not _agrees(answer)
             state = _TAKE.get(name, _keep)(state, request)
     return state, report
@@ -117,7 +117,7 @@ def known_channels(state: MacState, region: Region) -> frozenset[int]:
 
 
 def _take_link_adr(state: MacState, block: tuple[Command, ...], region: Region | None) -> MacState:
-    """LinkADRReq (§5.3): the masks of a block together, the rest of its last request."""
+    """LinkADRReq (§5): the masks of a block together, the rest of its last request."""
     last = block[-1]
     enabled = state.enabled
     if region is not None:
@@ -143,7 +143,7 @@ def _take_rx_param(state: MacState, request: Command) -> MacState:
 
 
 def _take_new_channel(state: MacState, request: Command) -> MacState:
-    """NewChannelReq (§5.6): a frequency of 0 removes the channel; a new one has RX1 where its uplinks are."""
+    """NewChannelReq (§5): a frequency of 0 removes the channel; a new one has RX1 where its uplinks are."""
     index, frequency_hz = request["ch_index"], request["frequency_hz"]
     channels = [channel for channel in state.channels if channel.index != index]
     enabled = state.enabled
@@ -188,7 +188,7 @@ _TAKE: dict[str, Callable[[MacState, Command], MacState]] = {
     "DutyCycleReq": lambda state, request: msgspec.structs.replace(state, max_duty_cycle=request["max_duty_cycle"]),
     "RXParamSetupReq": _take_rx_param,
     "NewChannelReq": _take_new_channel,
-    # A delay of 0 means one second (§5.8).
+    # A delay of 0 means one second (§5).
     "RXTimingSetupReq": lambda state, request: msgspec.structs.replace(state, rx1_delay=request["delay"] or 1),
     "TxParamSetupReq": _take_tx_param,
     "DlChannelReq": _take_dl_channel,

@@ -18,7 +18,7 @@ from lorabridge.lorawan.types import Direction, MacVersion
 __all__ = ["DEFAULT_MAC_POLICY", "Asked", "Heard", "MacPolicy", "answers", "ask", "hear", "note_uplink"]
 
 MINOR_1_1 = 1
-"""LoRaWAN 1.1, in ResetConf and RekeyConf (TS001-1.1 §5.1, §5.10)."""
+"""LoRaWAN 1.1, in ResetConf and RekeyConf (TS001-1.1 §5)."""
 _GREATEST_MARGIN_DB, _MOST_GATEWAYS = 254, 255
 _SECOND_NS = 1_000_000_000
 

@@ -16,7 +16,7 @@ from lorabridge.lorawan.regions.channel_mask import mask_requests
 from lorabridge.lorawan.types import Direction, MacVersion
 
 MAX_EIRP_DBM = (8, 10, 12, 13, 14, 16, 18, 20, 21, 24, 26, 27, 29, 30, 33, 36)
-"""MaxEIRP by its index (§5.9)."""
+"""MaxEIRP by its index (§5)."""
 DEFAULT_ADR_ACK_LIMIT_EXPONENT, DEFAULT_ADR_ACK_DELAY_EXPONENT = 6, 5
 """64 and 32 uplinks (RP002-1.0.4 §2.3)."""
 _LINK_ADR_REQ = 0x03
@@ -87,7 +87,7 @@ def _wanted(
 
 
 def _rx_param(state: MacState, policy: MacPolicy, region: Region) -> Iterator[bytes]:
-    """RXParamSetupReq (§5.4)."""
+    """RXParamSetupReq (§5)."""
     defaults = (region.rx2_data_rate, region.rx2_frequency_hz)
     data_rate, frequency_hz = _or_default((policy.rx2_data_rate, policy.rx2_frequency_hz), defaults)
     offset = min(policy.rx1_dr_offset, region.max_rx1_dr_offset)
@@ -103,7 +103,7 @@ def _rx_param(state: MacState, policy: MacPolicy, region: Region) -> Iterator[by
 
 
 def _tx_param(state: MacState, policy: MacPolicy, region: Region) -> Iterator[bytes]:
-    """TxParamSetupReq (§5.9), where the region has it."""
+    """TxParamSetupReq (§5), where the region has it."""
     if not region.has_tx_param_setup:
         return
     # The greatest of the table that the region allows; every region allows the least.
@@ -127,7 +127,7 @@ def _or_default(values: tuple[int | None, ...], defaults: tuple[int, ...]) -> tu
 
 
 def _new_channels(state: MacState, policy: MacPolicy, region: Region) -> Iterator[bytes]:
-    """NewChannelReq (§5.6) for the channels that the device has not got, at the lowest free indices."""
+    """NewChannelReq (§5) for the channels that the device has not got, at the lowest free indices."""
     if region.fixed:
         return
     has = {channel.frequency_hz for channel in state.channels} | set(region.join_channels_hz)
@@ -148,7 +148,7 @@ def _new_channels(state: MacState, policy: MacPolicy, region: Region) -> Iterato
 def _link_adr(
     state: MacState, policy: MacPolicy, mac_version: MacVersion, region: Region, managed: bool
 ) -> Iterator[bytes]:
-    """At most one block of LinkADRReq (§5.3) for the channel mask and for what ADR wants."""
+    """At most one block of LinkADRReq (§5) for the channel mask and for what ADR wants."""
     known = known_channels(state, region)
     has = known if state.enabled is None else state.enabled & known
     wanted = known & policy.enabled if region.fixed and policy.enabled is not None else known
@@ -219,7 +219,7 @@ def _or_keep(value: int | None, keeps: bool, otherwise: int) -> int:
 
 
 def _of_1_1(state: MacState, policy: MacPolicy) -> Iterator[bytes]:
-    """ADRParamSetupReq and RejoinParamSetupReq (TS001-1.1 §5.12, §5.13)."""
+    """ADRParamSetupReq and RejoinParamSetupReq (TS001-1.1 §5)."""
     defaults = (DEFAULT_ADR_ACK_LIMIT_EXPONENT, DEFAULT_ADR_ACK_DELAY_EXPONENT)
     wants = (policy.adr_ack_limit_exponent, policy.adr_ack_delay_exponent)
     limit, delay = _or_default(wants, defaults)

@@ -16,7 +16,7 @@ class AddedChannel(msgspec.Struct, frozen=True, gc=False):
 
 
 class RejoinParameters(msgspec.Struct, frozen=True, gc=False):
-    """RejoinParamSetupReq as the device took it (TS001-1.1 §5.13)."""
+    """RejoinParamSetupReq as the device took it (TS001-1.1 §5)."""
 
     max_time_n: int
     max_count_n: int
@@ -37,9 +37,9 @@ class MacState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     enabled: frozenset[int] | None = None
     """Indices of the enabled uplink channels; None: all the device has."""
     data_rate: int | None = None
-    """As the last LinkADRReq set it; None: the device's own choice."""
+    """As the last LinkADRReq set it, or, where ADR is at work, as the last uplink had it; None: not known."""
     tx_power: int | None = None
-    """TXPower index, likewise."""
+    """TXPower index as the last LinkADRReq set it; None: the device's own choice."""
     nb_trans: int = 1
     max_duty_cycle: int = 0
     """Exponent of DutyCycleReq."""

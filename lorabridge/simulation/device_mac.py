@@ -13,10 +13,10 @@ from lorabridge.lorawan.types import Direction, MacVersion
 from lorabridge.simulation.channel_table import ChannelTable
 
 _KEEP = 15
-"""DataRate and TXPower that leave things as they are (§5.2)."""
+"""DataRate and TXPower that leave things as they are (§5)."""
 _LINK_ADR = "LinkADRReq"
 _STICKY = frozenset({"RXParamSetupAns", "RXTimingSetupAns", "DlChannelAns", "TxParamSetupAns"})
-"""Answers that every uplink carries until a downlink of class A was heard (TS001-1.0.4 §5.4, §5.7, §5.8, §5.9)."""
+"""Answers that every uplink carries until a downlink of class A was heard (TS001-1.0.4 §5)."""
 ADR_ACK_LIMIT = 64
 ADR_ACK_DELAY = 32
 """RP002-1.0.4 §3."""
@@ -28,7 +28,7 @@ _Handler = Callable[["DeviceMac", Command], "bytes | None"]
 
 
 class ForcedRejoin(msgspec.Struct, frozen=True):
-    """What ForceRejoinReq ordered (TS001-1.1 §5.11)."""
+    """What ForceRejoinReq ordered (TS001-1.1 §5)."""
 
     rejoin_type: int
     data_rate: int
@@ -135,7 +135,7 @@ class DeviceMac:
         self._owed.append((name, answer))
 
     def _link_adr(self, block: Sequence[Command]) -> None:
-        """A block is taken or refused as one; data rate, power and NbTrans are the last one's (TS001-1.0.4 §5.2)."""
+        """A block is taken or refused as one; data rate, power and NbTrans are the last one's (TS001-1.0.4 §5)."""
         last = block[-1]
         enabled = self.channels.masked([(command["ch_mask_cntl"], command["ch_mask"]) for command in block])
         data_rate = self.data_rate if last["data_rate"] == _KEEP else last["data_rate"]
@@ -145,7 +145,7 @@ class DeviceMac:
         if enabled is not None and data_rate_ok and power_ok:
             self.channels.enabled = enabled
             self.data_rate, self.tx_power = data_rate, tx_power
-            # 0 is "keep" in 1.1 and the default of 1 before (§5.2, NbTrans).
+            # 0 is "keep" in 1.1 and the default of 1 before (§5, NbTrans).
             self.nb_trans = last["nb_trans"] or (self.nb_trans if self.mac_version.is_1_1 else 1)
             self.obeyed.append(_LINK_ADR)
         for _ in block:
@@ -160,12 +160,12 @@ class DeviceMac:
             )
 
     def duty_cycle(self, command: Command) -> bytes:
-        """DutyCycleReq (§5.3)."""
+        """DutyCycleReq (§5)."""
         self.max_duty_cycle = command["max_duty_cycle"]
         return build("DutyCycleAns", Direction.UP)
 
     def rx_param_setup(self, command: Command) -> bytes:
-        """RXParamSetupReq (§5.4): all of it or nothing."""
+        """RXParamSetupReq (§5): all of it or nothing."""
         rates, rx2 = self.region.downlink_data_rates, command["rx2_data_rate"]
         channel_ok = self._can_hear(command["frequency_hz"])
         rx2_ok = rx2 < len(rates) and rates[rx2] is not None
@@ -182,12 +182,12 @@ class DeviceMac:
         )
 
     def dev_status(self, _command: Command) -> bytes:
-        """DevStatusReq (§5.5): the margin is the SNR of this very request."""
+        """DevStatusReq (§5): the margin is the SNR of this very request."""
         margin = max(-32, min(31, self.last_snr_db))
         return build("DevStatusAns", Direction.UP, battery=_BATTERY_UNKNOWN, margin=margin)
 
     def new_channel(self, command: Command) -> bytes | None:
-        """NewChannelReq (§5.6): not for the default channels; fixed plans do not know it."""
+        """NewChannelReq (§5): not for the default channels; fixed plans do not know it."""
         if self.region.fixed:
             return None
         index, frequency_hz = command["ch_index"], command["frequency_hz"]
@@ -203,12 +203,12 @@ class DeviceMac:
         )
 
     def rx_timing_setup(self, command: Command) -> bytes:
-        """RXTimingSetupReq (§5.7): 0 means 1 s."""
+        """RXTimingSetupReq (§5): 0 means 1 s."""
         self.rx1_delay = command["delay"] or 1
         return build("RXTimingSetupAns", Direction.UP)
 
     def tx_param_setup(self, command: Command) -> bytes | None:
-        """TxParamSetupReq (§5.8): where the region has none, it is not answered."""
+        """TxParamSetupReq (§5): where the region has none, it is not answered."""
         if not self.region.has_tx_param_setup:
             return None
         self.uplink_dwell, self.downlink_dwell = (
@@ -219,7 +219,7 @@ class DeviceMac:
         return build("TxParamSetupAns", Direction.UP)
 
     def dl_channel(self, command: Command) -> bytes | None:
-        """DlChannelReq (§5.9)."""
+        """DlChannelReq (§5)."""
         if self.region.fixed:
             return None
         frequency_ok, exists = self._can_hear(command["frequency_hz"]), self.channels.exists(command["ch_index"])
@@ -230,17 +230,17 @@ class DeviceMac:
         )
 
     def adr_param_setup(self, command: Command) -> bytes:
-        """ADRParamSetupReq (TS001-1.1 §5.14)."""
+        """ADRParamSetupReq (TS001-1.1 §5)."""
         self.adr_ack_limit, self.adr_ack_delay = 1 << command["limit_exp"], 1 << command["delay_exp"]
         return build("ADRParamSetupAns", Direction.UP)
 
     def rejoin_param_setup(self, command: Command) -> bytes:
-        """RejoinParamSetupReq (TS001-1.1 §5.13): after 2^(MaxCountN + 4) uplinks; this device keeps no calendar."""
+        """RejoinParamSetupReq (TS001-1.1 §5): after 2^(MaxCountN + 4) uplinks; this device keeps no calendar."""
         self.rejoin_after = 1 << command["max_count_n"] + 4
         return build("RejoinParamSetupAns", Direction.UP, time_ok=0)
 
     def force_rejoin(self, command: Command) -> None:
-        """ForceRejoinReq has no answer but the rejoin-request itself (TS001-1.1 §5.11)."""
+        """ForceRejoinReq has no answer but the rejoin-request itself (TS001-1.1 §5)."""
         kind = 0 if command["rejoin_type"] < 2 else 2
         self.forced_rejoin = ForcedRejoin(kind, command["data_rate"], command["max_retries"])
 

@@ -355,6 +355,28 @@ def test_an_unacknowledged_class_c_command_is_repeated_after_a_while_and_given_u
     played(scenario)
 
 
+def test_no_command_overtakes_an_answer_that_waits_for_its_window() -> None:
+    async def scenario() -> None:
+        air = Air(LAMP)
+        air.up(LAMP, 1, m_type=MType.CONFIRMED_DATA_UP)
+        await air.turn()
+        air.order("a")
+        await air.turn()
+        assert [frame_of(one).fcnt16 for one in air.sent] == [0]
+        air.pass_(1.1)  # the acknowledgement was on the air from 1 s on, for some 40 ms
+        await air.turn()
+        assert [frame_of(one).fcnt16 for one in air.sent] == [0, 1]
+        air.up(LAMP, 2, m_type=MType.CONFIRMED_DATA_UP)
+        air.says = lambda _: "TX_FREQ"
+        await air.turn()
+        air.says = lambda _: None
+        air.order("b")  # the answer will never be on the air
+        await air.turn()
+        assert air.states("b")[-1] == "sent"
+
+    played(scenario)
+
+
 def test_a_group_has_a_counter_of_its_own_and_every_gateway_sends() -> None:
     async def scenario() -> None:
         air = Air(METER, groups=(GROUP,))
