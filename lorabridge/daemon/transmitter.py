@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from lorabridge.daemon.log import Facts
 from lorabridge.daemon.work import Job
 from lorabridge.lorawan.air import Transmission, TxResult
 from lorabridge.lorawan.planner import LEAST_LEAD_US, Attempt
+
+_FACTS = Facts(logging.getLogger(__name__))
 
 _US = 1_000_000
 _RESERVE = 0.05
@@ -67,7 +71,12 @@ class Transmitter:
 
     async def _run(self, job: Job) -> None:
         run = self._run_all if job.plan.all_attempts else self._run_first
-        self._outcomes.append(await run(job))
+        try:
+            outcome = await run(job)
+        except Exception as bug:  # noqa: BLE001  # the command must not be lost over it, nor the bridge end
+            _FACTS.error("a bug ended a transmission", exc=bug, device=job.name)
+            outcome = Outcome(job=job, attempt=None, result=TxResult(), used=job.plan.attempts)
+        self._outcomes.append(outcome)
         self._on_outcome()
 
     async def _run_first(self, job: Job) -> Outcome:

@@ -11,6 +11,7 @@ from lorabridge.daemon.work import Job
 from lorabridge.lorawan.air import LoraDataRate, Transmission, TxResult, TxTiming
 from lorabridge.lorawan.planner import Attempt, Plan
 from lorabridge.lorawan.windows import Window
+from tests.daemon.config_help import captured_log, lines_of
 from tests.lorawan.builders import GATEWAY, OTHER_GATEWAY
 
 SF7 = LoraDataRate(7, 125_000)
@@ -104,6 +105,16 @@ def test_a_gateway_that_does_not_answer_costs_no_second_window() -> None:
     assert outcome.attempt is not None
     assert outcome.attempt.window.number == 2
     assert [one.window.number for one in outcome.used] == [1, 2]  # nobody knows whether the first one was sent
+
+
+def test_a_bug_in_a_transmission_is_told_and_loses_no_command() -> None:
+    async def say(_source: str, _transmission: Transmission) -> TxResult:
+        raise ZeroDivisionError
+
+    with captured_log() as stream:
+        outcome = outcome_of(say, RX1, RX2)
+        assert [line["level"] for line in lines_of(stream, "a bug ended a transmission")] == ["error"]
+    assert (outcome.attempt, outcome.used) == (None, (RX1, RX2))  # nobody knows what was on the air
 
 
 def test_of_many_gateways_one_that_sends_is_enough() -> None:
