@@ -18,6 +18,9 @@ _KEYS = (
     "f_nwk_s_int_key",
     "s_nwk_s_int_key",
     "nwk_s_enc_key",
+    "mc_key",
+    "mc_app_s_key",
+    "mc_nwk_s_key",
 )
 
 
@@ -58,9 +61,8 @@ def forms(secret: bytes) -> Iterator[tuple[str, bytes]]:
 
 def device_keys(device_file: str) -> list[bytes]:
     """Every key of a device file, read without the program's loader."""
-    return [
-        bytes.fromhex(table[name]) for table in tomllib.loads(device_file)["device"] for name in _KEYS if name in table
-    ]
+    tables = [table for kind in tomllib.loads(device_file).values() for table in kind]
+    return [bytes.fromhex(table[name]) for table in tables for name in _KEYS if name in table]
 
 
 def private_number(key_file: Path) -> bytes:

@@ -13,6 +13,7 @@ from random import Random
 import msgspec
 
 from lorabridge.lorawan.air import Reception
+from lorabridge.lorawan.device import SessionKeys
 from lorabridge.lorawan.frame import DataFrame, parse
 from lorabridge.lorawan.grammar import MalformedFrame
 from lorabridge.lorawan.regions import REGIONS
@@ -24,10 +25,11 @@ from lorabridge.simulation.cast import derived_eui
 from lorabridge.simulation.clock import SimulatedClock
 from lorabridge.simulation.device_session import Downlink, Flaw
 from lorabridge.simulation.end_device import EndDevice, Heard, Joined
-from lorabridge.simulation.fleet_cast import FleetMember, fleet_device_file, fleet_members
+from lorabridge.simulation.fleet_cast import fleet_device_file, fleet_members
 from lorabridge.simulation.forwarder import Push, VirtualForwarder
 from lorabridge.simulation.listening import Radiation, Slot
 from lorabridge.simulation.live_attackers import Attack, LiveAttacker
+from lorabridge.simulation.living import Living, Plot
 
 _SECOND = 1_000_000_000
 _MICROSECOND = 1_000
@@ -77,38 +79,6 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of the wall clock between two PULL_DATA of a gateway."""
 
 
-class _Plot(msgspec.Struct, frozen=True):
-    """An attack that waits until the network has a newer frame."""
-
-    attack: Attack
-    emission: Emission
-    session: int
-
-
-class _Living:
-    """One device and where it stands."""
-
-    def __init__(self, member: FleetMember, device: EndDevice) -> None:
-        self.member = member
-        self.device = device
-        self.name = member.device.name
-        self.sessions = int(device.is_activated)
-        """Activations so far."""
-        self.reports = 0
-        self.in_vain = 0
-        """Confirmed frames without acknowledgement, one after the other."""
-        self.join_request: Emission | None = None
-        """The one that led to the present session."""
-        self.last_sent: SentUplink | None = None
-        self.plots: list[_Plot] = []
-
-    @property
-    def was_acknowledged(self) -> bool:
-        """Whether the last frame was a confirmed one that the network has proved to have."""
-        is_confirmed = self.last_sent is not None and self.last_sent.confirmed
-        return is_confirmed and self.device.is_activated and not self.device.waits_for_ack
-
-
 class Fleet:
     """Devices, gateways, attackers and their books."""
 
@@ -120,7 +90,7 @@ class Fleet:
         self._rng = Random(settings.seed)  # noqa: S311  # a simulation must be repeatable
         region = REGIONS[settings.region]
         self._living = [
-            _Living(member, EndDevice(member.device, region, self._place(), rng=self._new_rng()))
+            Living(member, EndDevice(member.device, region, self._place(), rng=self._new_rng()))
             for member in self.members
         ]
         self._attacker = LiveAttacker(self._place(), self._new_rng())
@@ -143,6 +113,11 @@ class Fleet:
     def device_file(self) -> str:
         """The device file for the bridge, with all keys that it may have."""
         return fleet_device_file(self.members)
+
+    @property
+    def session_keys(self) -> list[SessionKeys]:
+        """Of the sessions that the devices are in, which only they and the bridge may know."""
+        return [living.device.session.keys for living in self._living if living.device.session is not None]
 
     @property
     def stuck(self) -> list[str]:
@@ -180,7 +155,7 @@ class Fleet:
             for forwarder in self.forwarders:
                 await forwarder.stop()
 
-    async def _live(self, living: _Living, until: int) -> None:
+    async def _live(self, living: Living, until: int) -> None:
         """Join, report, and so on; what was begun is ended."""
         next_at = self._clock.now() + self._seconds(self.settings.every_s * self._rng.random())
         while next_at < until:
@@ -191,7 +166,7 @@ class Fleet:
                 await self._maybe_rejoin(living)
             next_at = self._clock.now() + self._seconds(self.settings.every_s * self._rng.uniform(0.8, 1.2))
 
-    async def _join(self, living: _Living, until: int) -> bool:
+    async def _join(self, living: Living, until: int) -> bool:
         """Ask to join until somebody answers; False when the time is up before."""
         pause, longest = _JOIN_BACKOFF
         while self._clock.now() < until:
@@ -207,7 +182,7 @@ class Fleet:
             pause = min(2 * pause, longest)
         return False
 
-    async def _report(self, living: _Living) -> None:
+    async def _report(self, living: Living) -> None:
         """One new frame, repeated while it wants an acknowledgement that does not come."""
         device, n = living.device, living.reports
         living.reports += 1
@@ -241,7 +216,7 @@ class Fleet:
         if not is_jammed:
             self._maybe_attack(living, emission)
 
-    async def _insist(self, living: _Living, sent: SentUplink) -> None:
+    async def _insist(self, living: Living, sent: SentUplink) -> None:
         """Repeat a confirmed frame; give the session up when the network does not answer at all any more."""
         for _ in range(_TRIALS - 1):
             if not living.device.waits_for_ack:
@@ -261,7 +236,7 @@ class Fleet:
             living.in_vain = 0
             living.device.leave()
 
-    async def _maybe_rejoin(self, living: _Living) -> None:
+    async def _maybe_rejoin(self, living: Living) -> None:
         """What the network ordered, and now and then of its own accord (1.1)."""
         device = living.device
         if device.session is None or not device.session.is_1_1 or not device.joiner.can_join:
@@ -274,7 +249,7 @@ class Fleet:
             self._deliver(device.rejoin(self._instant(), rejoin_type), _REJOIN)
             await self._listen(living)
 
-    async def _listen(self, living: _Living) -> None:
+    async def _listen(self, living: Living) -> None:
         """Until both windows of the last frame are over."""
         opens_at = [window.opens_at for window in living.device.windows]
         await self._clock.sleep_until(max(opens_at, default=self._clock.now()) + self._seconds(_AFTER_WINDOWS))
@@ -312,7 +287,7 @@ class Fleet:
                 if found is not None:
                     self.books.radiated[living.name, living.sessions, found[0], found[1]] += 1
 
-    def _heard(self, living: _Living, heard: Heard, radiation: Radiation) -> None:
+    def _heard(self, living: Living, heard: Heard, radiation: Radiation) -> None:
         """Into the books."""
         if radiation.ordered_at is not None and heard.slot is not Slot.RXC:
             to_rx1 = heard.opens_at - radiation.ordered_at - (_SECOND if heard.slot is Slot.RX2 else 0)
@@ -341,14 +316,14 @@ class Fleet:
     def _is_attacked(self) -> bool:
         return self._rng.random() < self.settings.attacked
 
-    def _steal(self, living: _Living, emission: Emission) -> bool:
+    def _steal(self, living: Living, emission: Emission) -> bool:
         """Suppress a frame and keep it for later; one in so many, since every other attack needs its frames heard."""
         if self._rng.randrange(len(Attack)):
             return False
-        living.plots.append(_Plot(Attack.DELAYED, emission, living.sessions))
+        living.plots.append(Plot(Attack.DELAYED, emission, living.sessions))
         return True
 
-    def _maybe_attack(self, living: _Living, emission: Emission) -> None:
+    def _maybe_attack(self, living: Living, emission: Emission) -> None:
         """Make something of a frame that was heard."""
         if not self._is_attacked():
             return
@@ -357,14 +332,14 @@ class Fleet:
         request = living.join_request
         if attack is Attack.UPLINK_REPLAY:
             if emission is not request and living.was_acknowledged:
-                living.plots.append(_Plot(attack, emission, living.sessions))
+                living.plots.append(Plot(attack, emission, living.sessions))
         elif attack is Attack.STRANGER_FLOOD:
             self._attack(attack, self._attacker.stranger(emission, at))
         elif attack in (Attack.JOIN_FLOOD, Attack.JOIN_REPLAY):
             if request is None or not living.device.is_activated:
                 return
             if attack is Attack.JOIN_REPLAY:
-                living.plots.append(_Plot(attack, request, living.sessions))
+                living.plots.append(Plot(attack, request, living.sessions))
             else:
                 self._attack(attack, self._attacker.sign_wrong(request, at))
         elif emission is not request:
@@ -375,7 +350,7 @@ class Fleet:
             }
             self._attack(attack, alter[attack](emission, at))
 
-    def _play_plots(self, living: _Living) -> None:
+    def _play_plots(self, living: Living) -> None:
         """Old frames, now that the last frame, a confirmed one, was acknowledged: the network has a newer counter."""
         last, now = living.last_sent, self._instant()
         if last is None or not living.was_acknowledged:

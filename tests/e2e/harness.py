@@ -17,12 +17,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lorabridge.simulation.cast import NET_ID
+from lorabridge.store.key_wrap import DEFAULT_FILE as KEY_ENCRYPTION_KEY
 from tests.mosquitto import Mosquitto, free_port
 from tests.pki import Pair
 from tests.secret_search import assert_no_secret, device_keys, private_number
@@ -288,13 +289,21 @@ class Installation:
             bridge.kill()
         self.search_for_secrets()
 
+    def note_secrets(self, secrets: Iterable[bytes]) -> None:
+        """More keys that may stand nowhere."""
+        self._secrets.update(secrets)
+
     def search_for_secrets(self) -> None:
         """Look for the keys in what the bridge has printed, answered, sent and stored until now."""
+        key_file = self.state / KEY_ENCRYPTION_KEY
+        if key_file.exists():
+            self.note_secrets([bytes.fromhex(key_file.read_text(encoding="ascii"))])
         places = dict(self._seen)
         places["log"] = self._log_file.read_bytes() if self._log_file.exists() else b""
         places["published"] = b"\n".join(topic.encode() + b" " + payload for topic, payload in self.site.published)
         for file in self.state.glob("*"):
-            places[file.name] = file.read_bytes()
+            if file != key_file:
+                places[file.name] = file.read_bytes()
         assert_no_secret(places, self._secrets)
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from lorabridge.lorawan.device import SessionKeys
+from lorabridge.lorawan.types import AES128Key
 from lorabridge.simulation.cast import NET_ID
 from lorabridge.simulation.clock import SimulatedClock
 from lorabridge.simulation.fleet import Fleet, FleetSettings
@@ -53,6 +55,12 @@ def living(fleet: Fleet, clock: SimulatedClock, port: int) -> Iterator[threading
     assert not failed, failed
 
 
+def every_key(keys: SessionKeys) -> set[AES128Key]:
+    """Each once: under 1.0 the network keys are one."""
+    found = {keys.f_nwk_s_int_key, keys.s_nwk_s_int_key, keys.nwk_s_enc_key, keys.app_s_key}
+    return {key for key in found if key is not None}
+
+
 def judged(installation: Installation) -> Iterator[dict[str, Any]]:
     """Every line of the log about a frame that was judged and committed, of all runs."""
     for line in installation.whole_log().splitlines():
@@ -81,6 +89,7 @@ def test_a_fleet_lives_on_however_often_the_bridge_is_killed() -> None:
                     bridge = installation.start()
         installation.wait_drained()
         wait_until(lambda: installation.counters()["outbox_records"] == 0, "everything is acknowledged")
+        installation.note_secrets(key.reveal() for keys in fleet.session_keys for key in every_key(keys))
         _tell(fleet, kills)
         _hold(fleet, installation)
 
