@@ -27,7 +27,7 @@ from lorabridge.simulation.scenario import DEVICE_FILE, RECORDINGS
 from lorabridge.simulation.score import Score, read_expected
 from lorabridge.simulation.standin import StandIn, StandInSettings, gateway_policy
 from lorabridge.store.database import Store, StoreSettings
-from lorabridge.upstream.aws_iot import AwsIotSettings
+from lorabridge.upstream.aws_settings import AwsIotSettings
 
 GATEWAY = "simulated-gateway"
 ENDPOINT = "a1b2c3d4e5f6g7-ats.iot.eu-central-1.amazonaws.com"

@@ -29,7 +29,7 @@ from lorabridge.simulation.fleet_cast import FLEET_ADDRESS_RANGE
 from lorabridge.simulation.pki import Pki
 from lorabridge.simulation.standin import StandIn
 from lorabridge.store.database import Store, StoreSettings
-from lorabridge.upstream.aws_iot import AwsIotSettings
+from lorabridge.upstream.aws_settings import AwsIotSettings
 
 _SECOND = 1_000_000_000
 _HOST = "127.0.0.1"

@@ -19,8 +19,8 @@ from lorabridge.radio.recording import RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdpSettings
 from lorabridge.settings import Duration, did_you_mean, read_table
 from lorabridge.store.values import StoreSettings
-from lorabridge.upstream import aws_iot
-from lorabridge.upstream.aws_iot import AwsIotSettings
+from lorabridge.upstream import aws_settings
+from lorabridge.upstream.aws_settings import AwsIotSettings
 
 RADIO_TYPES: dict[str, type[SemtechUdpSettings | RecordingSettings]] = {
     "semtech_udp": SemtechUdpSettings,
@@ -177,7 +177,7 @@ def _check_link(table: dict[str, Any], where: str) -> list[Problem]:
     found = read_table(GatewaySettings, gateway, where, told_already) if isinstance(gateway, dict) else None
     if settings is None:
         return []
-    return aws_iot.check_form(settings, "gateway" if found is None else found.id, f"{where}: aws_iot")
+    return aws_settings.check_form(settings, "gateway" if found is None else found.id, f"{where}: aws_iot")
 
 
 def _read_radios(tables: Any, where: str, problems: list[Problem]) -> tuple[RadioSettings, ...]:

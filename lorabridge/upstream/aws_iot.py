@@ -14,22 +14,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
-from msgspec import Meta
 
 from lorabridge.backoff import Backoff
-from lorabridge.errors import Problem
 from lorabridge.lorawan.events import EventKind
-from lorabridge.settings import ByteSize, Duration
-from lorabridge.upstream import tls, topics
+from lorabridge.upstream import tls
+from lorabridge.upstream.aws_settings import AwsIotSettings
 from lorabridge.upstream.connection import Connection, ConnectionSettings, Delivery, Message
 from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
 from lorabridge.upstream.inbound import CommandSink, Intake, Subscription
 from lorabridge.upstream.pacing import ConnectPacing, Pace, TokenBucket
-from lorabridge.upstream.tls import TlsSettings
-from lorabridge.upstream.topics import Topics, TopicSettings
+from lorabridge.upstream.topics import Topics
 
 MAX_PAYLOAD = 128 * 1024
 """AWS IoT closes the connection on a larger publish (MQTT quotas)."""
@@ -37,68 +34,6 @@ _BIRTH_KEY, _FAREWELL_KEY = -1, -2
 """Keys of our own publishes; a listener's are above 0."""
 _CLOCK_POLL = 1.0
 """Seconds between looks at a clock that is not set."""
-
-
-class AwsIotSettings(TlsSettings, frozen=True, kw_only=True):
-    """`[aws_iot]`: the endpoint, who we are there, and how hard we may press."""
-
-    thing_name: Annotated[
-        str,
-        Meta(
-            description="name of the thing; also the MQTT client id",
-            min_length=1,
-            max_length=128,
-            examples=["roof-1"],
-        ),
-    ]
-    mqtt_version: Annotated[Literal["3.1.1", "5"], Meta(description="5 names the reason of a refusal")] = "3.1.1"
-    keep_alive: Annotated[Duration, Meta(description="30s to 1200s; a dead link is noticed within twice that")] = (
-        Duration(60)
-    )
-    connect_timeout: Annotated[Duration, Meta(description="from name look-up to CONNACK")] = Duration(30)
-    puback_timeout: Annotated[Duration, Meta(description="a publish unanswered for so long ends the connection")] = (
-        Duration(30)
-    )
-    in_flight: Annotated[
-        int, Meta(description="publishes without PUBACK at a time; AWS IoT allows 100", ge=1, le=100)
-    ] = 100
-    max_publishes_per_second: Annotated[
-        int, Meta(description="AWS IoT throws away what exceeds 100 a second; 0: no limit", ge=0)
-    ] = 80
-    max_bytes_per_second: Annotated[
-        ByteSize, Meta(description="AWS IoT delays what exceeds 512 KiB a second; 0: no limit")
-    ] = ByteSize(480 * 1024)
-    backoff_base: Annotated[
-        Duration, Meta(description="the first retry waits a random part of this, each further up to twice as much")
-    ] = Duration(1)
-    backoff_cap: Annotated[Duration, Meta(description="no retry waits longer than this")] = Duration(120)
-    retain_status: Annotated[
-        bool, Meta(description="keep the last status at the endpoint; the policy must allow iot:RetainPublish")
-    ] = False
-    topics: Annotated[TopicSettings, Meta(description="what the records are called")] = TopicSettings()
-
-
-def check_form(settings: AwsIotSettings, gateway_id: str, where: str = "aws_iot") -> list[Problem]:
-    """Everything that is wrong with the settings themselves; `where` is the place of the table."""
-    problems = tls.check_endpoint(settings, where) + topics.check(settings.topics, gateway_id, f"{where}.topics")
-    if set(settings.thing_name) - set(_THING_CHARACTERS):
-        what, hint = "is not the name of a thing", "letters, digits, - _ and : only"
-        problems.append(Problem(where=f"{where}.thing_name", what=what, hint=hint))
-    least_and_most = {
-        "keep_alive": (settings.keep_alive, 30, 1200),
-        "connect_timeout": (settings.connect_timeout, 1, 300),
-        "puback_timeout": (settings.puback_timeout, 1, 600),
-        "backoff_base": (settings.backoff_base, 0.1, 60),
-        "backoff_cap": (settings.backoff_cap, 1, 3600),
-    }
-    for name, (value, least, most) in least_and_most.items():
-        if not least <= value <= most:
-            hint = f"between {least:g}s and {most:g}s"
-            problems.append(Problem(where=f"{where}.{name}", what=f"{value:g}s is out of range", hint=hint))
-    return problems
-
-
-_THING_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_:"
 
 
 class LinkReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,8 @@ import pytest
 from lorabridge.settings import Duration
 from lorabridge.simulation.pki import Pki
 from lorabridge.simulation.standin import Happening, Policy, Refusal, StandIn, StandInSettings, gateway_policy
-from lorabridge.upstream.aws_iot import AwsIot, AwsIotSettings
+from lorabridge.upstream.aws_iot import AwsIot
+from lorabridge.upstream.aws_settings import AwsIotSettings
 from lorabridge.upstream.inbound import SUBSCRIBE_TRIES, Inbound, Subscription
 from lorabridge.upstream.pacing import Pace
 from tests.mosquitto import Mosquitto, free_port

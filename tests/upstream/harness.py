@@ -15,7 +15,8 @@ from lorabridge.errors import TransientError
 from lorabridge.lorawan.events import EventKind
 from lorabridge.lorawan.types import EUI64
 from lorabridge.settings import Duration
-from lorabridge.upstream.aws_iot import AwsIot, AwsIotSettings, LinkReport
+from lorabridge.upstream.aws_iot import AwsIot, LinkReport
+from lorabridge.upstream.aws_settings import AwsIotSettings
 from lorabridge.upstream.drain import Drain, OutboxRecord
 from lorabridge.upstream.inbound import CommandSink, Inbound
 from lorabridge.upstream.pacing import Pace

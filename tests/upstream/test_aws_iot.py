@@ -13,8 +13,8 @@ import pytest
 
 from lorabridge.errors import Problem
 from lorabridge.settings import ByteSize, Duration, describe, read_table
-from lorabridge.upstream import aws_iot
-from lorabridge.upstream.aws_iot import AwsIotSettings
+from lorabridge.upstream import aws_settings
+from lorabridge.upstream.aws_settings import AwsIotSettings
 from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
 from tests.mosquitto import free_port
 from tests.pki import Authority
@@ -80,7 +80,7 @@ def test_a_wrong_setting_is_refused_with_its_place(toml: str, where: str) -> Non
 def test_a_duration_out_of_range_is_a_problem(authority: Authority, name: str, value: float) -> None:
     usual = {"backoff_base": Duration(1), "backoff_cap": Duration(60)}
     settings = link_settings(authority, 8883, **usual | {name: Duration(value)})
-    (problem,) = aws_iot.check_form(settings, GATEWAY)
+    (problem,) = aws_settings.check_form(settings, GATEWAY)
     assert problem.where == f"aws_iot.{name}"
     assert "between" in problem.hint
 
@@ -95,7 +95,7 @@ def test_problems_of_names_topics_and_ranges_are_told_together(authority: Author
         backoff_base=Duration(1),
         backoff_cap=Duration(60),
     )
-    problems = aws_iot.check_form(settings, "a/b", "bridge.toml: aws_iot")
+    problems = aws_settings.check_form(settings, "a/b", "bridge.toml: aws_iot")
     assert {problem.where.removeprefix("bridge.toml: aws_iot") for problem in problems} == {
         ".endpoint",
         ".topics",
