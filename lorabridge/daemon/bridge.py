@@ -81,17 +81,7 @@ class Bridge:
         self._radios = Radios(sources, self.health, backoff)
         network = network_of(config, devices, self._radios.mute)
         self._engine = Engine(self._table, network, store)
-        self._downlinks = Downlinks(
-            settings=config.downlinks,
-            table=self._table,
-            network=network,
-            transmit=self._radios.transmit,
-            queued=store.queue(),
-            next_queue_id=store.next_queue_id(),
-            airtimes=store.airtimes(),
-            clock=time.time_ns,
-            monotonic=time.monotonic,
-        )
+        self._downlinks = self._new_downlinks(network)
         self._link = AwsIot(
             config.aws_iot,
             config.gateway.id,
@@ -117,6 +107,20 @@ class Bridge:
             observer=observer,
         )
         _warn_of_policies(devices)
+
+    def _new_downlinks(self, network: Network) -> Downlinks:
+        """The other direction, with what the store kept of it."""
+        return Downlinks(
+            settings=self._config.downlinks,
+            table=self._table,
+            network=network,
+            transmit=self._radios.transmit,
+            queued=self._store.queue(),
+            next_queue_id=self._store.next_queue_id(),
+            airtimes=self._store.airtimes(),
+            clock=time.time_ns,
+            monotonic=time.monotonic,
+        )
 
     async def run(self, stop: asyncio.Event, *, on_ready: Callable[[], None] = lambda: None) -> None:
         """Work until `stop` is set, or until every radio source has ended and the outbox is empty.
