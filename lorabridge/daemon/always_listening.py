@@ -1,7 +1,8 @@
 """Devices that listen all the time: class C and multicast groups, sent to as soon as there is something to say.
 
-A device of class C is answered in the windows of class A as well. While such an answer waits for its
-window no command may overtake it: the device would have seen the later counter first, and drop the answer.
+Whether a device is one of them a command may say itself. Such a device is answered in the windows of class A as
+well. While such an answer waits for its window no command may overtake it: the device would have seen the later
+counter first, and drop the answer.
 """
 
 from __future__ import annotations
@@ -9,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from lorabridge.daemon.command_queue import Target
-from lorabridge.daemon.sending import Sending
+from lorabridge.daemon.sending import Sending, goes_at_once
 from lorabridge.daemon.work import Job, Work
 from lorabridge.lorawan.commands import CommandReason, QueuedCommand
-from lorabridge.lorawan.device import DeviceClass, MulticastGroup
+from lorabridge.lorawan.device import MulticastGroup
 from lorabridge.lorawan.downlink import Contents, Downlink, build_downlink, build_multicast
 from lorabridge.lorawan.grammar import MIC_SIZE
 from lorabridge.lorawan.planner import Attempt, Plan, plan_now
 from lorabridge.lorawan.regions import Region
 from lorabridge.lorawan.session import Session
-from lorabridge.lorawan.table import Entry
 from lorabridge.lorawan.types import EUI64
 from lorabridge.lorawan.windows import Window, downlink_airtime_us, multicast_window, rx2
 
@@ -53,10 +53,10 @@ class AlwaysListening:
         if target in self._ready and self._sending.queue.awaiting(target) is None:
             self._ready[target] = 0.0
 
-    def answering(self, entry: Entry, session: Session, plan: Plan, heard_at: float) -> None:
+    def answering(self, session: Session, plan: Plan, heard_at: float) -> None:
         """An answer in the windows of class A is on its way."""
-        if _is_class_c(entry, session):
-            self._answered_until[session.session_id] = heard_at + _ends_after(plan.attempts[-1])
+        self._forget_answers(heard_at)
+        self._answered_until[session.session_id] = heard_at + _ends_after(plan.attempts[-1])
 
     def concluded(self, job: Job, attempt: Attempt | None, *, is_sent: bool, now: float) -> None:
         """A transmission is over: which window it takes is known, and when the next command may follow."""
@@ -81,19 +81,26 @@ class AlwaysListening:
                 if group is not None:
                     self._plan_group(group, now, work)
 
+    def _forget_answers(self, now: float) -> None:
+        """Those whose windows are over; they stand in about the order of their ends."""
+        while self._answered_until and (oldest := next(iter(self._answered_until.items())))[1] <= now:
+            del self._answered_until[oldest[0]]
+
     def _plan_device(self, target: EUI64, now: float, work: Work) -> None:
-        """The next command for a device, if it listens all the time."""
+        """The next command for a device that waits for no uplink."""
         sending = self._sending
         entry = sending.table.current(target)
         session = None if entry is None else sending.table.stored(entry.session_id)
-        if entry is None or session is None or entry.region is None or not _is_class_c(entry, session):
+        if entry is None or session is None or entry.region is None:
             return
-        until = self._answered_until.pop(session.session_id, 0.0)
+        until = self._answered_until.get(session.session_id, 0.0)
         if until > now:
-            self._answered_until[session.session_id] = self._ready[target] = until
+            self._ready[target] = until
             return
         awaiting = sending.queue.awaiting(target)
         if awaiting is not None and awaiting.queue_id not in sending.in_flight:
+            if not goes_at_once(entry, session, awaiting.command):
+                return
             sending.orders.unacknowledged(awaiting, work)
         command = sending.next_command(entry, session, entry.region, None, work)
         window = rx2(entry.region, session.mac)
@@ -157,12 +164,6 @@ class AlwaysListening:
             self._sending.cannot("downlink not sent", str(target), plan)
             return
         self._sending.begin(plan, str(target), session, None, work)
-
-
-def _is_class_c(entry: Entry, session: Session) -> bool:
-    """As the device said itself (DeviceModeInd of 1.1), else as its file says."""
-    said = session.mac.is_class_c
-    return entry.device.device_class is DeviceClass.C if said is None else said
 
 
 def _ends_after(attempt: Attempt) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -65,12 +65,12 @@ class CommandQueue:
         found = (self._by_id[one] for one in self._by_target.get(target, ()))
         return next((one for one in found if one.sent_fcnt is not None), None)
 
-    def head(self, target: Target) -> QueuedCommand | None:
+    def head(self, target: Target, may_go: Callable[[DownlinkCommand], bool] = lambda _: True) -> QueuedCommand | None:
         """The next command to send: the most urgent, then the oldest; none while one awaits its acknowledgement."""
-        waiting = [self._by_id[one] for one in self._by_target.get(target, ())]
-        if not waiting or any(one.sent_fcnt is not None for one in waiting):
+        if self.awaiting(target) is not None:
             return None
-        return max(waiting, key=lambda one: (one.command.priority, -one.queue_id))
+        waiting = [one for one in map(self._by_id.__getitem__, self._by_target.get(target, ())) if may_go(one.command)]
+        return max(waiting, key=lambda one: (one.command.priority, -one.queue_id), default=None)
 
     def count(self, target: Target) -> int:
         """How many commands wait for a target."""

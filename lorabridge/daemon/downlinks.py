@@ -237,7 +237,7 @@ class Downlinks:
                 self._orders.hold(command, plan, work)
             return
         sending.begin(plan, entry.device.name, session, waiting.heard_at, work)
-        self._always.answering(entry, session, plan, waiting.heard_at)
+        self._always.answering(session, plan, waiting.heard_at)
 
     def _take_outcomes(self, work: Work) -> None:
         for outcome in self._transmitter.take_outcomes():

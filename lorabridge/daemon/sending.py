@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -13,7 +14,7 @@ from lorabridge.daemon.log import Facts
 from lorabridge.daemon.orders import Orders
 from lorabridge.daemon.work import Job, Work
 from lorabridge.lorawan.air import GatewayStatus, Reception
-from lorabridge.lorawan.commands import CommandReason, QueuedCommand
+from lorabridge.lorawan.commands import CommandReason, DownlinkCommand, QueuedCommand
 from lorabridge.lorawan.decision import Network
 from lorabridge.lorawan.downlink import command_problem
 from lorabridge.lorawan.mac_policy import MacPolicy
@@ -22,7 +23,7 @@ from lorabridge.lorawan.regions import Region
 from lorabridge.lorawan.regulation import AirtimeLedger
 from lorabridge.lorawan.session import Session
 from lorabridge.lorawan.table import Entry, SessionTable
-from lorabridge.lorawan.types import EUI64
+from lorabridge.lorawan.types import EUI64, DeviceClass
 
 _FACTS = Facts(logging.getLogger(__name__))
 
@@ -75,10 +76,11 @@ class Sending:
     def next_command(
         self, entry: Entry, session: Session, region: Region, uplink: Reception | None, work: Work
     ) -> QueuedCommand | None:
-        """The next command that can be sent to a device; those that never can are rejected on the way."""
+        """The next command for the windows after `uplink`, or for now; those that never can go are rejected."""
+        may_go = partial(goes_at_once, entry, session) if uplink is None else _goes_after_uplinks
         target = entry.device.dev_eui
         limit = largest_mac_payload(region, session, uplink, entry.device.channels_hz)
-        while (command := self.queue.head(target)) is not None and command.queue_id not in self.in_flight:
+        while (command := self.queue.head(target, may_go)) is not None and command.queue_id not in self.in_flight:
             problem = command_problem(entry, session, command, limit)
             if problem is None:
                 return command
@@ -101,3 +103,19 @@ class Sending:
         """Count and log what is not sent."""
         self.counters["too_late" if reason is CommandReason.TOO_LATE else "no_airtime"] += 1
         _FACTS.warning(what, device=name, reason=reason)
+
+
+def goes_at_once(entry: Entry, session: Session, command: DownlinkCommand) -> bool:
+    """Whether a command waits for no uplink: as it says itself, else as the device listens.
+
+    How it listens the device said itself (DeviceModeInd of 1.1), else its file says.
+    """
+    if command.device_class is not None:
+        return command.device_class is DeviceClass.C
+    said = session.mac.is_class_c
+    return entry.device.device_class is DeviceClass.C if said is None else said
+
+
+def _goes_after_uplinks(_: DownlinkCommand) -> bool:
+    """Every device listens after its uplinks."""
+    return True

@@ -7,7 +7,7 @@ import enum
 import msgspec
 
 from lorabridge.lorawan.documented import Documented
-from lorabridge.lorawan.types import EUI64, FCnt32
+from lorabridge.lorawan.types import EUI64, DeviceClass, FCnt32
 
 
 class Priority(enum.IntEnum):
@@ -32,6 +32,8 @@ class DownlinkCommand(msgspec.Struct, frozen=True, kw_only=True):
     fcnt_down: FCnt32 | None = None
     """The payload was sealed under AppSKey for exactly this counter (FCntDown, AFCntDown in 1.1)."""
     confirmed: bool = False
+    device_class: DeviceClass | None = None
+    """A: only in the windows after an uplink. C: at once, whatever we know of the device. None: as it listens."""
     priority: Priority = Priority.NORMAL
     expires_at: int | None = None
     """Nanoseconds since the Unix epoch; None: never."""

@@ -7,7 +7,7 @@ import enum
 import msgspec
 
 from lorabridge.lorawan.events import DeviceRef
-from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, MacVersion
+from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, DeviceClass, MacVersion
 
 
 class Activation(enum.Enum):
@@ -26,15 +26,6 @@ class CounterPolicy(enum.Enum):
     """Taken after `confirm_frames` consecutive new frames, none ever heard before, from the new low counter."""
     OFF = "off"
     """Taken at once: whoever recorded old frames can play them back. For a bench only."""
-
-
-class DeviceClass(enum.Enum):
-    """When a device listens (TS001-1.0.4 §2)."""
-
-    A = "A"
-    """After its own uplinks only."""
-    C = "C"
-    """Always."""
 
 
 class SessionKeys(msgspec.Struct, frozen=True, kw_only=True):

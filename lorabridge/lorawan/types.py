@@ -186,6 +186,15 @@ class Direction(enum.IntEnum):
     DOWN = 1
 
 
+class DeviceClass(enum.Enum):
+    """When a device listens (TS001-1.0.4 §2)."""
+
+    A = "A"
+    """After its own uplinks only."""
+    C = "C"
+    """Always."""
+
+
 class MacVersion(enum.Enum):
     """LoRaWAN link layer version of a device, as device profiles write it."""
 

@@ -11,8 +11,8 @@ from random import Random
 
 import msgspec
 
-from lorabridge.lorawan.device import Activation, CounterPolicy, Device, DeviceClass, SessionKeys
-from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, MacVersion, NetID
+from lorabridge.lorawan.device import Activation, CounterPolicy, Device, SessionKeys
+from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, DeviceClass, MacVersion, NetID
 from lorabridge.simulation.air import Forwarder, Gateway, Place
 from lorabridge.simulation.plans import PLANS, Plan
 

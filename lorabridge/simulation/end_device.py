@@ -14,11 +14,11 @@ import msgspec
 from lorabridge.lorawan.air import DataRate
 from lorabridge.lorawan.airtime import time_on_air_us
 from lorabridge.lorawan.crypto import MicContext
-from lorabridge.lorawan.device import Device, DeviceClass
+from lorabridge.lorawan.device import Device
 from lorabridge.lorawan.frame import DataFrame, JoinAccept, JoinAcceptBody, parse
 from lorabridge.lorawan.grammar import MalformedFrame, MType
 from lorabridge.lorawan.regions import Region
-from lorabridge.lorawan.types import Direction, FCnt16, FCnt32, NetID
+from lorabridge.lorawan.types import DeviceClass, Direction, FCnt16, FCnt32, NetID
 from lorabridge.simulation.activation import Joiner, NoRootKeyError, Pending
 from lorabridge.simulation.air import Emission, Place
 from lorabridge.simulation.channel_table import Channel

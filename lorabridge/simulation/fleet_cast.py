@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from lorabridge.lorawan.device import Activation, Device, DeviceClass
+from lorabridge.lorawan.device import Activation, Device
 from lorabridge.lorawan.regions import REGIONS
-from lorabridge.lorawan.types import DevAddr, MacVersion
+from lorabridge.lorawan.types import DevAddr, DeviceClass, MacVersion
 from lorabridge.simulation.cast import (
     NET_ID,
     derived_eui,

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import msgspec
 
-from lorabridge.lorawan.device import Activation, CounterPolicy, DeviceClass
-from lorabridge.lorawan.types import EUI64, DevAddr, MacVersion
+from lorabridge.lorawan.device import Activation, CounterPolicy
+from lorabridge.lorawan.types import EUI64, DevAddr, DeviceClass, MacVersion
 
 
 class KeyReference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,7 +9,7 @@ import msgspec
 
 from lorabridge.lorawan.air import Airtime
 from lorabridge.lorawan.commands import DownlinkCommand, Priority, QueuedCommand
-from lorabridge.lorawan.types import EUI64, FCnt32
+from lorabridge.lorawan.types import EUI64, DeviceClass, FCnt32
 from lorabridge.store.values import StoreConflict
 
 AIRTIME_KEPT_NS = 3600 * 1_000_000_000
@@ -38,6 +38,7 @@ class _State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     received_at: int = 0
     attempts: int = 0
     sent_fcnt: int | None = None
+    device_class: DeviceClass | None = None
 
 
 _encode_state = msgspec.msgpack.Encoder().encode
@@ -106,6 +107,7 @@ def _to_row(queued: QueuedCommand) -> tuple[int, bytes | str, str, bytes]:
         received_at=command.received_at,
         attempts=queued.attempts,
         sent_fcnt=sent_fcnt,
+        device_class=command.device_class,
     )
     column = target.to_bytes(8, "big") if isinstance(target, EUI64) else target
     return queued.queue_id, column, command.id, _encode_state(state)
@@ -121,6 +123,7 @@ def _from_row(row: tuple[int, bytes | str, str, bytes]) -> QueuedCommand:
         payload=state.payload,
         fcnt_down=None if state.fcnt_down is None else FCnt32(state.fcnt_down),
         confirmed=state.confirmed,
+        device_class=state.device_class,
         priority=Priority(state.priority),
         expires_at=state.expires_at,
         correlation_id=state.correlation_id,

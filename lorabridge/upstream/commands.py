@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from lorabridge.lorawan.commands import DownlinkCommand, Priority
-from lorabridge.lorawan.types import EUI64, FCnt32
+from lorabridge.lorawan.types import EUI64, DeviceClass, FCnt32
 from lorabridge.upstream.topics import MAX_TARGET
 from lorabridge.upstream.wire import schema_document
 
@@ -81,6 +81,17 @@ class CommandObject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         | UnsetType
     ) = UNSET
     confirmed: Annotated[bool, Meta(description="Whether the device has to acknowledge it.")] = False
+    device_class: (
+        Annotated[
+            Literal["A", "C"],
+            Meta(
+                description='"A": it waits for an uplink and goes into the windows after it. "C": it goes at once, '
+                "although the file of the device may say that it does not always listen. Left out: as the device "
+                "listens.",
+            ),
+        ]
+        | UnsetType
+    ) = msgspec.field(name="class", default=UNSET)
     priority: Annotated[
         Literal["low", "normal", "high"],
         Meta(description="low, normal or high: which of several waiting ones goes first."),
@@ -134,13 +145,14 @@ def parse_command(target: str, payload: bytes, received_at: int) -> DownlinkComm
         if len(payload) > MAX_COMMAND:
             raise ValueError(f"{len(payload)} bytes: a command has at most {MAX_COMMAND}")  # noqa: TRY301  # answered below
         command = _DECODER.decode(payload)
-        _check(command, payload)
-        return _command(_target(target), command, received_at)
+        who = _target(target)
+        _check(who, command, payload)
+        return _command(who, command, received_at)
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise BadCommand(_sentence(error), *_names(payload)) from None
 
 
-def _check(command: CommandObject, payload: bytes) -> None:
+def _check(target: EUI64 | str, command: CommandObject, payload: bytes) -> None:
     """What the types cannot say. Raises ValueError."""
     json.loads(payload.decode(), object_pairs_hook=_refuse_twice)  # flat and small: the decoder has seen to that
     if not command.id.isprintable() or not (command.correlation_id or "").isprintable():
@@ -149,6 +161,8 @@ def _check(command: CommandObject, payload: bytes) -> None:
         raise ValueError("exactly one of payload and sealed_payload is needed")
     if (command.sealed_payload is UNSET) is not (command.fcnt_down is UNSET):
         raise ValueError("sealed_payload and fcnt_down go together")
+    if command.device_class == "A" and isinstance(target, str):
+        raise ValueError("a multicast group sends no uplinks that a command of class A could wait for")
     if command.expires_at is not UNSET and command.expires_in_s is not UNSET:
         raise ValueError("expires_at and expires_in_s are two ways to say one thing: use one")
 
@@ -180,6 +194,7 @@ def _command(target: EUI64 | str, command: CommandObject, received_at: int) -> D
         payload=(command.payload or b"") if command.sealed_payload is UNSET else command.sealed_payload,
         fcnt_down=None if command.fcnt_down is UNSET else FCnt32(command.fcnt_down),
         confirmed=command.confirmed,
+        device_class=None if command.device_class is UNSET else DeviceClass(command.device_class),
         priority=_PRIORITIES[command.priority],
         expires_at=expires_at,
         correlation_id=None if command.correlation_id is UNSET else command.correlation_id,

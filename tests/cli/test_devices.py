@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from lorabridge.cli.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, main
 from lorabridge.errors import ConfigError
 from lorabridge.lorawan.activation import JoinHistory
-from lorabridge.lorawan.device import Activation, Device, DeviceClass
-from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, MacVersion
+from lorabridge.lorawan.device import Activation, Device
+from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, DeviceClass, MacVersion
 from lorabridge.store.database import Batch, Store
 from lorabridge.store.device_import import import_devices, to_toml
 from lorabridge.store.devices import load_devices

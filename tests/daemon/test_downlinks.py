@@ -12,15 +12,15 @@ from lorabridge.daemon.always_listening import ACK_PATIENCE, TRY_AGAIN
 from lorabridge.daemon.answering import DownlinkSettings
 from lorabridge.daemon.downlinks import Downlinks, Order
 from lorabridge.daemon.work import Work
-from lorabridge.lorawan.air import Airtime, Transmission, TxResult
-from lorabridge.lorawan.commands import CommandReason, DownlinkCommand, QueuedCommand
+from lorabridge.lorawan.air import Airtime, Transmission, TxResult, TxTiming
+from lorabridge.lorawan.commands import CommandReason, DownlinkCommand, Priority, QueuedCommand
 from lorabridge.lorawan.decision import Answering, Network
-from lorabridge.lorawan.device import Device, DeviceClass, MulticastGroup
+from lorabridge.lorawan.device import Device, MulticastGroup
 from lorabridge.lorawan.events import DownlinkResult
 from lorabridge.lorawan.frame import DataFrame, parse
 from lorabridge.lorawan.grammar import MType
 from lorabridge.lorawan.mac_policy import MacPolicy
-from lorabridge.lorawan.types import EUI64, DevAddr, FCnt32
+from lorabridge.lorawan.types import EUI64, DevAddr, DeviceClass, FCnt32
 from lorabridge.settings import Duration
 from tests.lorawan.builders import GATEWAY, OTHER_GATEWAY, SECOND, START, Bridge, device, heard, key, uplink
 from tests.lorawan.joining import join_request, joiner
@@ -373,6 +373,52 @@ def test_no_command_overtakes_an_answer_that_waits_for_its_window() -> None:
         air.order("b")  # the answer will never be on the air
         await air.turn()
         assert air.states("b")[-1] == "sent"
+
+    played(scenario)
+
+
+def test_a_command_may_wait_for_an_uplink_although_the_device_always_listens() -> None:
+    async def scenario() -> None:
+        air = Air(LAMP)
+        air.up(LAMP, 1)
+        air.order("later", device_class=DeviceClass.A, priority=Priority.HIGH, confirmed=True)
+        air.order("now")
+        await air.turn()
+        assert (air.states("later"), air.states("now")) == (["queued"], ["queued", "sent"])
+        air.up(LAMP, 2)
+        air.order("blocked")
+        await air.turn()
+        assert air.states("later") == ["queued", "sent"]
+        assert [one.timing for one in air.sent] == [TxTiming.IMMEDIATELY, TxTiming.AT_TMST]
+        air.pass_(ACK_PATIENCE)
+        await air.turn()
+        assert (air.states("later"), air.states("blocked")) == (["queued", "sent"], ["queued"])
+        air.up(LAMP, 3, flags=0x20)
+        await air.turn()
+        assert (air.states("later")[-1], air.states("blocked")[-1]) == ("acknowledged", "sent")
+
+    played(scenario)
+
+
+def test_a_command_may_go_at_once_although_the_file_says_nothing_of_it() -> None:
+    async def scenario() -> None:
+        air = Air(METER)
+        air.up(METER, 1, m_type=MType.CONFIRMED_DATA_UP)
+        await air.turn()
+        air.order("now", device_class=DeviceClass.C, confirmed=True)
+        air.order("later")
+        await air.turn()
+        assert (air.states("now"), len(air.sent)) == (["queued"], 1)  # the acknowledgement goes first
+        air.pass_(1.1)
+        await air.turn()
+        assert (air.states("now"), air.states("later")) == (["queued", "sent"], ["queued"])
+        assert [one.timing for one in air.sent] == [TxTiming.AT_TMST, TxTiming.IMMEDIATELY]
+        air.pass_(ACK_PATIENCE)
+        await air.turn()
+        assert air.states("now") == ["queued", "sent", "sent"]
+        air.up(METER, 2, flags=0x20)
+        await air.turn()
+        assert (air.states("now")[-1], air.states("later")[-1]) == ("acknowledged", "sent")
 
     played(scenario)
 

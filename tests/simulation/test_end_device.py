@@ -17,7 +17,7 @@ from lorabridge.lorawan.crypto import (
     join_accept_mic,
     join_accept_mic_1_1,
 )
-from lorabridge.lorawan.device import Device, DeviceClass
+from lorabridge.lorawan.device import Device
 from lorabridge.lorawan.frame import (
     DataFrame,
     JoinAccept,
@@ -34,7 +34,7 @@ from lorabridge.lorawan.mac_commands import build as command
 from lorabridge.lorawan.mac_commands import parse as parse_commands
 from lorabridge.lorawan.regions import REGIONS, Region
 from lorabridge.lorawan.regions.cf_list import build_frequencies, build_masks
-from lorabridge.lorawan.types import DevAddr, Direction, FCnt16, FCnt32, JoinNonce, MacVersion, NetID
+from lorabridge.lorawan.types import DevAddr, DeviceClass, Direction, FCnt16, FCnt32, JoinNonce, MacVersion, NetID
 from lorabridge.simulation.activation import NoRootKeyError
 from lorabridge.simulation.air import Emission, Place
 from lorabridge.simulation.device_session import DeviceSession, Downlink, Flaw

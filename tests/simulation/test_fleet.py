@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lorabridge.lorawan.air import LoraDataRate
-from lorabridge.lorawan.device import Activation, DeviceClass
+from lorabridge.lorawan.device import Activation
 from lorabridge.lorawan.frame import DataFrame, JoinRequest, parse
-from lorabridge.lorawan.types import EUI64, FCnt32, MacVersion
+from lorabridge.lorawan.types import EUI64, DeviceClass, FCnt32, MacVersion
 from lorabridge.lorawan.verdict import Verdict
 from lorabridge.simulation.air import Emission, Place
 from lorabridge.simulation.books import Books, SentUplink

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorabridge.errors import Problem
-from lorabridge.lorawan.device import Activation, CounterPolicy, Device, DeviceClass, MulticastGroup
+from lorabridge.lorawan.device import Activation, CounterPolicy, Device, MulticastGroup
 from lorabridge.lorawan.multicast import derive_multicast_keys
-from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, MacVersion
+from lorabridge.lorawan.types import EUI64, AES128Key, DevAddr, DeviceClass, MacVersion
 from lorabridge.store.devices import load_devices, load_devices_and_groups
 from lorabridge.store.key_checks import fingerprint, weakness
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lorabridge.lorawan.air import Airtime
 from lorabridge.lorawan.commands import DownlinkCommand, Priority, QueuedCommand
-from lorabridge.lorawan.types import EUI64, FCnt32
+from lorabridge.lorawan.types import EUI64, DeviceClass, FCnt32
 from lorabridge.store.database import Batch, Store, StoreConflict, StoreDamaged
 from tests.store.store_help import records, settings, with_store
 
@@ -50,6 +50,7 @@ COMMANDS = st.builds(
     payload=st.binary(max_size=242),
     fcnt_down=st.none() | st.integers(0, 0xFFFF_FFFF).map(FCnt32),
     confirmed=st.booleans(),
+    device_class=st.none() | st.sampled_from(DeviceClass),
     priority=st.sampled_from(Priority),
     expires_at=st.none() | U64,
     correlation_id=st.none() | st.text(max_size=64),

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from lorabridge.lorawan.commands import CommandReason, CommandState, DownlinkCommand, Priority
-from lorabridge.lorawan.types import EUI64
+from lorabridge.lorawan.types import EUI64, DeviceClass
 from lorabridge.upstream.commands import MAX_COMMAND, BadCommand, command_schema, parse_command
 from lorabridge.upstream.topics import MAX_TARGET
 
@@ -55,6 +55,7 @@ def test_every_field_arrives() -> None:
             "sealed_payload": base64.b64encode(bytes(242)).decode(),
             "fcnt_down": 0xFFFF_FFFF,
             "confirmed": True,
+            "class": "C",
             "priority": "high",
             "expires_at": "2026-01-02T03:04:05.678901+01:00",
             "correlation_id": "räume/1",
@@ -69,6 +70,7 @@ def test_every_field_arrives() -> None:
         payload=bytes(242),
         fcnt_down=command.fcnt_down,
         confirmed=True,
+        device_class=DeviceClass.C,
         priority=Priority.HIGH,
         expires_at=expires_at,
         correlation_id="räume/1",
@@ -113,6 +115,12 @@ def test_a_target_that_can_be_nothing_is_refused(target: str) -> None:
     assert bad.command_id == "c-1"
 
 
+def test_a_group_has_no_windows_that_a_command_could_wait_for() -> None:
+    assert parsed(SMALLEST | {"class": "A"}).device_class is DeviceClass.A
+    assert parsed(SMALLEST | {"class": "C"}, "lamps").device_class is DeviceClass.C
+    assert "group" in refused(SMALLEST | {"class": "A"}, "lamps").message
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"f_port": 0}, ">= 1"),
     ({"f_port": 224}, "<= 223"),
@@ -129,6 +137,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"sealed_payload": "AQID", "fcnt_down": 1}, "exactly one"),
     ({"fcnt_down": 1}, "go together"),
     ({"confirmed": 1}, "confirmed"),
+    ({"class": "B"}, "class"),
+    ({"class": None}, "class"),
+    ({"device_class": "A"}, "device_class"),
     ({"priority": "urgent"}, "priority"),
     ({"expires_at": "tomorrow"}, "expires_at"),
     ({"expires_at": "2026-01-02T03:04:05"}, "expires_at"),
