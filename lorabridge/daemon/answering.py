@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from lorabridge.lorawan.decision import Answering
+from lorabridge.lorawan.mac_commands import can_say_hz
 from lorabridge.lorawan.mac_policy import MacPolicy
 from lorabridge.lorawan.mac_state import RejoinParameters
 from lorabridge.lorawan.regions import REGIONS, Region
@@ -44,6 +45,14 @@ class MacSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     rx1_delay: Annotated[int, Meta(ge=1, le=15, description="seconds from the end of an uplink to RX1")] = 1
     rx1_dr_offset: Annotated[int, Meta(ge=0, le=7, description="RX1DROffset")] = 0
+    rx1_frequency: Annotated[
+        float | None,
+        Meta(
+            description="DlChannelReq (1.0.2 and later): RX1 of every channel in MHz, for instance where a gateway may "
+            "send more; left out, where the uplink was",
+            examples=[869.525],
+        ),
+    ] = None
     rx2_data_rate: Annotated[int | None, Meta(description="data rate of RX2", examples=[0])] = None
     rx2_frequency: Annotated[float | None, Meta(description="frequency of RX2 in MHz", examples=[869.525])] = None
     channels: Annotated[
@@ -106,6 +115,7 @@ class MacSettings(msgspec.Struct, frozen=True, kw_only=True):
             "rejoin_max_time": (self.rejoin_max_time, 0, 15),
             "rejoin_max_count": (self.rejoin_max_count, 0, 15),
             "rx2_data_rate": (self.rx2_data_rate, 0, 15),
+            "rx1_frequency": (self.rx1_frequency, 100, 3000),
             "rx2_frequency": (self.rx2_frequency, 100, 3000),
             "max_duty_cycle": (self.max_duty_cycle, 0, 15),
             "max_eirp_index": (self.max_eirp_index, 0, 15),
@@ -149,12 +159,13 @@ def policy_of(settings: MacSettings, region: Region | None) -> MacPolicy:
     """What the network wants of its devices."""
     channels: tuple[int, ...] = () if region is None else region.usual_channels_hz
     if settings.channels is not None:
-        channels = tuple(round(mhz * _HZ) for mhz in settings.channels)
+        channels = tuple(map(_hz, settings.channels))
     return MacPolicy(
         rx1_delay=settings.rx1_delay,
         rx1_dr_offset=settings.rx1_dr_offset,
         rx2_data_rate=settings.rx2_data_rate,
-        rx2_frequency_hz=None if settings.rx2_frequency is None else round(settings.rx2_frequency * _HZ),
+        rx2_frequency_hz=None if settings.rx2_frequency is None else _hz(settings.rx2_frequency),
+        rx1_frequency_hz=None if settings.rx1_frequency is None else _hz(settings.rx1_frequency),
         channels_hz=channels,
         enabled=_sub_band(settings.sub_band, region),
         adr=settings.adr,
@@ -170,6 +181,10 @@ def policy_of(settings: MacSettings, region: Region | None) -> MacPolicy:
     )
 
 
+def _hz(mhz: float) -> int:
+    return round(mhz * _HZ)
+
+
 def _rejoin(settings: MacSettings) -> RejoinParameters | None:
     if settings.rejoin_max_time is None or settings.rejoin_max_count is None:
         return None
@@ -177,18 +192,29 @@ def _rejoin(settings: MacSettings) -> RejoinParameters | None:
 
 
 def problems_of(settings: MacSettings, region_name: str | None) -> list[tuple[str, str]]:
-    """What the region does not allow: (setting, what is wrong)."""
+    """What MAC commands cannot say and the region does not allow: (setting, what is wrong)."""
+    windows = {"rx1_frequency": settings.rx1_frequency, "rx2_frequency": settings.rx2_frequency}
+    written = [(name, mhz) for name, mhz in windows.items() if mhz is not None]
+    every = [*written, *[("channels", mhz) for mhz in settings.channels or ()]]
+    found = [
+        (name, f"{mhz:.10g} MHz: steps of 100 Hz, in the band of 2.4 GHz of 200 Hz")
+        for name, mhz in every
+        if not can_say_hz(_hz(mhz))
+    ]
     region = REGIONS.get(region_name or "")
     if region is None:
-        return []
-    found: list[tuple[str, str]] = []
+        return found
     if settings.rx1_dr_offset > region.max_rx1_dr_offset:
         found.append(("rx1_dr_offset", f"{region.name} has RX1DROffset 0 to {region.max_rx1_dr_offset}"))
     if settings.rx2_data_rate is not None and region.max_mac_payload(settings.rx2_data_rate) is None:
         found.append(("rx2_data_rate", f"{region.name} has no downlink data rate {settings.rx2_data_rate}"))
-    frequency_hz = None if settings.rx2_frequency is None else round(settings.rx2_frequency * _HZ)
-    if frequency_hz is not None and region.sub_band(frequency_hz) is None:
-        found.append(("rx2_frequency", f"a gateway must not send there in {region.name}"))
+    found += [
+        (name, f"a gateway must not send there in {region.name}")
+        for name, mhz in written
+        if region.sub_band(_hz(mhz)) is None
+    ]
+    if settings.rx1_frequency is not None and region.fixed:
+        found.append(("rx1_frequency", f"{region.name} has fixed channels for RX1"))
     if settings.channels and region.fixed:
         found.append(("channels", f"{region.name} has a fixed channel plan: use sub_band"))
     if settings.channels is not None and len(settings.channels) + region.channel_count > region.max_channels:

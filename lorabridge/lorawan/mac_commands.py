@@ -97,6 +97,15 @@ def _frequency(at: int) -> _Field:
     return _Field("frequency_hz", at, 24, is_frequency=True)
 
 
+def can_say_hz(frequency_hz: int) -> bool:
+    """Whether MAC commands have a number for a frequency: steps of 100 Hz, from 2.4 GHz on of 200 Hz (§5)."""
+    try:
+        _frequency(0).write(frequency_hz)
+    except ValueError:
+        return False
+    return True
+
+
 _UPLINK = (
     _Layout(0x01, "ResetInd", _V1_1, 1, _MINOR),
     _Layout(0x02, "LinkCheckReq", _V1_0, 0),

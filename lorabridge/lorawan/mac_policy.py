@@ -17,6 +17,8 @@ class MacPolicy(msgspec.Struct, frozen=True, kw_only=True):
     rx2_data_rate: int | None = None
     rx2_frequency_hz: int | None = None
     """None: the region's default."""
+    rx1_frequency_hz: int | None = None
+    """RX1 of every channel; None: as the region says."""
     channels_hz: tuple[int, ...] = ()
     """Uplink channels beyond the region's default ones; a fixed channel plan has none to add."""
     enabled: frozenset[int] | None = None

@@ -81,6 +81,7 @@ def _wanted(
         added = [request for request in _new_channels(state, policy, region) if request not in state.refused]
         # A mask made before the device has confirmed its new channels would switch them off again.
         yield from added or _link_adr(state, policy, mac_version, region, managed)
+        yield from _dl_channels(state, policy, region)
     yield from _of_1_1(state, policy)
     if policy.status_every and not state.status_due_in:
         yield build("DevStatusReq", Direction.DOWN)
@@ -143,6 +144,18 @@ def _new_channels(state: MacState, policy: MacPolicy, region: Region) -> Iterato
             max_dr=max_dr,
             min_dr=min_dr,
         )
+
+
+def _dl_channels(state: MacState, policy: MacPolicy, region: Region) -> Iterator[bytes]:
+    """DlChannelReq (§5) for the channels whose RX1 is not where it is wanted: somewhere else than their uplinks."""
+    if region.fixed:
+        return
+    uplinks = dict(enumerate(region.join_channels_hz)) | {one.index: one.frequency_hz for one in state.channels}
+    has = uplinks | dict(state.downlink_hz)
+    for index, uplink_hz in sorted(uplinks.items()):
+        wants = policy.rx1_frequency_hz or uplink_hz
+        if has[index] != wants:
+            yield build("DlChannelReq", Direction.DOWN, ch_index=index, frequency_hz=wants)
 
 
 def _link_adr(

@@ -27,10 +27,17 @@ def test_left_out_everything_is_the_regions_default() -> None:
 
 def test_what_is_written_becomes_the_policy() -> None:
     settings = MacSettings(
-        channels=(867.1,), rx2_frequency=869.525, rejoin_max_time=3, rejoin_max_count=4, adr=False, status_every=9
+        channels=(867.1,),
+        rx1_frequency=869.525,
+        rx2_frequency=869.525,
+        rejoin_max_time=3,
+        rejoin_max_count=4,
+        adr=False,
+        status_every=9,
     )
     policy = policy_of(settings, EU868)
-    assert (policy.channels_hz, policy.rx2_frequency_hz) == ((867_100_000,), 869_525_000)
+    assert policy.channels_hz == (867_100_000,)
+    assert (policy.rx1_frequency_hz, policy.rx2_frequency_hz) == (869_525_000, 869_525_000)
     assert (policy.rejoin, policy.adr, policy.status_every) == (RejoinParameters(3, 4), False, 9)
 
 
@@ -55,6 +62,8 @@ def test_a_sub_band_is_eight_channels_and_the_wide_one_among_them(
         ("EU868", "rx1_dr_offset = 6", "mac.rx1_dr_offset"),
         ("EU868", "rx2_data_rate = 14", "mac.rx2_data_rate"),
         ("EU868", "rx2_frequency = 915.0", "mac.rx2_frequency"),
+        ("EU868", "rx1_frequency = 915.0", "mac.rx1_frequency"),
+        ("US915", "rx1_frequency = 923.3", "mac.rx1_frequency"),
         ("US915", "channels = [903.1]", "mac.channels"),
         ("EU868", f"channels = {[867.1] * 14}", "mac.channels"),
         ("US915", "sub_band = 9", "mac.sub_band"),
@@ -82,6 +91,19 @@ def test_what_the_region_or_the_air_cannot_have_is_refused_by_its_name(region: s
 def test_an_address_range_must_have_its_form_and_belong_to_its_network(lines: str, where: str) -> None:
     assert places_of(SMALLEST + f"[join]\n{lines}\n") == [where]
     assert places_of(SMALLEST + '[join]\nnet_id = "000013"\ndev_addr_range = "26011000/20"\n') == []
+
+
+@pytest.mark.parametrize("region", ['[network]\nregion = "EU868"', ""])
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        ("rx1_frequency = 869.52555", "mac.rx1_frequency"),
+        ("rx2_frequency = 869.52555", "mac.rx2_frequency"),
+        ("channels = [867.1, 867.30005]", "mac.channels"),
+    ],
+)
+def test_a_frequency_that_no_command_can_say_is_refused(region: str, line: str, where: str) -> None:
+    assert places_of(f"{SMALLEST}{region}\n[mac]\n{line}\n") == [where]
 
 
 def test_gathering_copies_for_ever_is_refused() -> None:

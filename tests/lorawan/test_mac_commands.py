@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lorabridge.lorawan.mac_commands import Command, build, has_command, parse, wire_size
+from lorabridge.lorawan.mac_commands import Command, build, can_say_hz, has_command, parse, wire_size
 from lorabridge.lorawan.types import Direction, MacVersion
 from tests.vector_files import vector_id, vectors
 
@@ -78,6 +78,7 @@ def test_frequencies_of_2_4_ghz_count_in_200_hz() -> None:
     wire = build("BeaconFreqReq", DOWN, frequency_hz=2_425_000_000)
     assert int.from_bytes(wire[1:], "little") == 12_125_000
     assert parse(wire, DOWN, MacVersion.V1_0_4).commands[0]["frequency_hz"] == 2_425_000_000
+    assert [can_say_hz(hz) for hz in (2_425_000_000, 2_425_000_100, 868_100_100, 868_100_050)] == [1, 0, 1, 0]
 
 
 @pytest.mark.parametrize(

@@ -411,6 +411,29 @@ def test_channels_go_to_the_lowest_free_indices_and_are_not_masked_before_they_a
     assert block["ch_mask"] == 0b111111
 
 
+def test_rx1_moves_away_from_the_uplinks_and_back_again() -> None:
+    state = MacState(channels=(AddedChannel(3, ADDED_HZ[0], 0, 5), AddedChannel(5, ADDED_HZ[1], 0, 5)))
+    policy = MacPolicy(rx1_frequency_hz=869_525_000)
+    indices = []
+    for _ in range(2):
+        found = asked(state, policy, room=15)
+        commands = parse(found.wire, DOWN, V1_0_4).commands
+        assert {(one.name, one["frequency_hz"]) for one in commands} == {("DlChannelReq", 869_525_000)}
+        indices += [one["ch_index"] for one in commands]
+        state = heard(found.state, b"\x0a\x03" * len(commands)).state
+    assert indices == [0, 1, 2, 3, 5]
+    assert dict(state.downlink_hz) == dict.fromkeys(indices, 869_525_000)
+    assert asked(state, policy).wire == b""
+    back = asked(state)
+    assert [one["frequency_hz"] for one in parse(back.wire, DOWN, V1_0_4).commands] == [
+        *EU868.join_channels_hz,
+        *ADDED_HZ[:2],
+    ]
+    assert asked(heard(back.state, b"\x0a\x03" * 5).state).wire == b""
+    assert asked(policy=policy, version=V1_0_1).wire == b""
+    assert asked(policy=policy, region=US915).wire == b""
+
+
 def test_refused_channels_do_not_hold_adr_up() -> None:
     state, policy = MacState(data_rate=0, margins=AT_0_DB), MacPolicy(channels_hz=ADDED_HZ[:1])
     state = heard(asked(state, policy).state, b"\x07\x00").state
