@@ -33,6 +33,8 @@ KILL_EVERY = 300.0
 EVERY = 30.0
 ATTACKED = 0.01
 REGION = "US915"
+SEARCHED = 20
+"""Devices whose session keys are searched for at the end; each key costs a pass over everything, in every form."""
 _ANSWERING = f'[downlinks]\ngather = "10ms"\n[join]\ndev_addr_range = "{FLEET_ADDRESS_RANGE}"\n[mac]\nsub_band = 2\n'
 
 
@@ -89,7 +91,8 @@ def test_a_fleet_lives_on_however_often_the_bridge_is_killed() -> None:
                     bridge = installation.start()
         installation.wait_drained()
         wait_until(lambda: installation.counters()["outbox_records"] == 0, "everything is acknowledged")
-        installation.note_secrets(key.reveal() for keys in fleet.session_keys for key in every_key(keys))
+        sample = fleet.session_keys[:SEARCHED]
+        installation.note_secrets(key.reveal() for keys in sample for key in every_key(keys))
         _tell(fleet, kills)
         _hold(fleet, installation)
 
