@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -164,6 +165,12 @@ def test_the_installed_program_is_whole(tmp_path: Path, wheels: Path) -> None:
     for folder in ("firmware_configs", "hardware"):
         shipped = {path.relative_to(ROOT) for path in (ROOT / folder).rglob("*") if path.is_file()}
         assert {path for path in shipped if not (venv / "share/lorabridge" / path).exists()} == set()
+    # -P: not out of this checkout; what the program needs is not among the wheels of this test.
+    configure = ("-P", "-m", "lorabridge.cli.main", "radio", "configure", "--board", "rak5146", "--region", "EU868")
+    needs = sysconfig.get_path("purelib")
+    configured = run(venv / "bin/python", *configure, "--output", tmp_path / "radio", PYTHONPATH=needs)
+    assert configured.returncode == 0, configured.stderr
+    assert (tmp_path / "radio/reset_lgw.sh").exists()
 
 
 def test_the_directories_of_tmpfiles_are_those_of_the_unit() -> None:
