@@ -11,11 +11,10 @@ from lorabridge.lorawan.decision import Answering
 from lorabridge.lorawan.mac_commands import can_say_hz
 from lorabridge.lorawan.mac_policy import MacPolicy
 from lorabridge.lorawan.mac_state import RejoinParameters
-from lorabridge.lorawan.regions import REGIONS, Region
+from lorabridge.lorawan.regions import REGIONS, SUB_BAND_CHANNELS, Region
 from lorabridge.lorawan.types import NetID
 from lorabridge.settings import Duration
 
-SUB_BAND_CHANNELS = 8
 _HZ = 1_000_000
 Megahertz = Annotated[float, Meta(ge=100, le=3000, description="A frequency in MHz, such as 867.1.")]
 

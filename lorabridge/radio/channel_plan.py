@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from lorabridge.lorawan.regions import REGIONS, Region
+from lorabridge.lorawan.regions import REGIONS, SUB_BAND_CHANNELS, Region
 
 KHZ = 1000
 MHZ = 1_000_000
 
-SUB_BAND_CHANNELS = MAX_MULTI_SF = 8
-"""As many channels of 125 kHz has a sub-band, and as many are demodulated with every spreading factor."""
+MAX_MULTI_SF = 8
+"""Channels of 125 kHz that are demodulated with every spreading factor."""
 RADIOS = 2
 IF_HALF_BAND_HZ = 800 * KHZ
 """|IF| + BW/2 of every channel at most (LGW_RF_RX_BANDWIDTH of sx1302_hal 2.1.0)."""

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from lorabridge.lorawan.regions.lookup import REGIONS
-from lorabridge.lorawan.regions.types import Channels, Region, SubBand
+from lorabridge.lorawan.regions.types import SUB_BAND_CHANNELS, Channels, Region, SubBand
 
-__all__ = ["REGIONS", "Channels", "Region", "SubBand"]
+__all__ = ["REGIONS", "SUB_BAND_CHANNELS", "Channels", "Region", "SubBand"]

@@ -8,6 +8,8 @@ from lorabridge.lorawan.air import DataRate, LoraDataRate
 
 CONCENTRATOR_DBM = 27
 """The strongest that concentrators send, whatever the law allows."""
+SUB_BAND_CHANNELS = 8
+"""Channels of 125 kHz that a gateway hears of a fixed plan: as many as a concentrator demodulates at once."""
 
 
 class Channels(msgspec.Struct, frozen=True):
