@@ -32,9 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     configure.add_argument("--gnss", action="store_true", help="the board has its satellite receiver: use it")
     configure.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where to (here)")
     configure.add_argument("--force", action="store_true", help="replace files that are there")
+    configure.set_defaults(act=_configure)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Do it; the result is the exit status."""
+    status: int = args.act(args)
+    return status
+
+
+def _configure(args: argparse.Namespace) -> int:
     """Write the set-up and say what comes next. Raises ConfigError for what cannot be."""
     setup = _setup(args)
     made = files(setup)
