@@ -31,6 +31,8 @@ from lorabridge.lorawan.table import SessionTable
 from lorabridge.radio.base import RadioSource
 from lorabridge.radio.recording import Recording, RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdp
+from lorabridge.radio.sx1302.settings import Sx1302Settings
+from lorabridge.radio.sx1302.source import Sx1302
 from lorabridge.store.database import Store
 from lorabridge.upstream import schema
 from lorabridge.upstream.aws_iot import AwsIot, LinkReport
@@ -253,6 +255,8 @@ def source_of(settings: RadioSettings) -> RadioSource:
     """The radio source that the settings describe."""
     if isinstance(settings, RecordingSettings):
         return Recording(settings)
+    if isinstance(settings, Sx1302Settings):
+        return Sx1302(settings)
     return SemtechUdp(settings)
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from lorabridge.daemon.config import Config
 from lorabridge.daemon.service import check_regions, credentials_directory
-from lorabridge.errors import Problem
+from lorabridge.errors import ConfigError, Problem
 from lorabridge.radio.recording import RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdpSettings
+from lorabridge.radio.sx1302.plan import read_plan
+from lorabridge.radio.sx1302.settings import Sx1302Settings
 from lorabridge.store.devices import load_devices
 from lorabridge.store.key_wrap import check_key_encryption_key
 from lorabridge.upstream import tls
@@ -28,7 +30,9 @@ def check(config: Config, where: str) -> list[Problem]:
     for number, radio in enumerate(config.radios, 1):
         place = f"{where}: radio[{number}]"
         if isinstance(radio, RecordingSettings):
-            problems += _check_readable(Path(radio.path), f"{place}.path")
+            problems += _check_readable(Path(radio.path), f"{place}.path", "give the path of a recording")
+        elif isinstance(radio, Sx1302Settings):
+            problems += _check_concentrator(radio, place)
         else:
             problems += _check_bind(radio, place)
     return problems
@@ -48,10 +52,20 @@ def _check_folder(folder: Path, where: str, *, warning: bool = False) -> list[Pr
     return [Problem(where=where, what=what, hint=hint, warning=warning)]
 
 
-def _check_readable(path: Path, where: str) -> list[Problem]:
+def _check_readable(path: Path, where: str, hint: str) -> list[Problem]:
     if path.is_file() and os.access(path, os.R_OK):
         return []
-    return [Problem(where=where, what=f"{path} cannot be read", hint="give the path of a recording")]
+    return [Problem(where=where, what=f"{path} cannot be read", hint=hint)]
+
+
+def _check_concentrator(settings: Sx1302Settings, where: str) -> list[Problem]:
+    """The library is there, and the channel plan means something; the library itself is loaded by its own process."""
+    found = _check_readable(settings.library, f"{where}.library", "docs/sx1302.md says how to build it")
+    try:
+        read_plan(settings.configuration)
+    except ConfigError as error:
+        found += error.problems
+    return found
 
 
 def _check_bind(settings: SemtechUdpSettings, where: str) -> list[Problem]:

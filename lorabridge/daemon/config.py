@@ -17,18 +17,20 @@ from lorabridge.lorawan.regions import REGIONS
 from lorabridge.lorawan.types import DevAddr, NetID
 from lorabridge.radio.recording import RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdpSettings
+from lorabridge.radio.sx1302.settings import Sx1302Settings
 from lorabridge.settings import Duration, did_you_mean, read_table
 from lorabridge.store.values import StoreSettings
 from lorabridge.upstream import aws_settings
 from lorabridge.upstream.aws_settings import AwsIotSettings
 
-RADIO_TYPES: dict[str, type[SemtechUdpSettings | RecordingSettings]] = {
+RADIO_TYPES: dict[str, type[SemtechUdpSettings | Sx1302Settings | RecordingSettings]] = {
     "semtech_udp": SemtechUdpSettings,
+    "sx1302": Sx1302Settings,
     "recording": RecordingSettings,
 }
 """What `type` of a `[[radio]]` table can be."""
 
-RadioSettings = SemtechUdpSettings | RecordingSettings
+RadioSettings = SemtechUdpSettings | Sx1302Settings | RecordingSettings
 
 DEFAULT_PATH = Path("/etc/lorabridge/lorabridge.toml")
 

@@ -1,0 +1,52 @@
+"""The settings of a concentrator on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from lorabridge.settings import Duration
+
+COM_PATH_LIMIT: Final = 49
+"""Bytes: the library copies the path of a USB device into 50."""
+
+
+class Sx1302Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """A `[[radio]]` of type `sx1302`: a concentrator with SX1302 or SX1303 on this machine, without a forwarder."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern="^[a-z0-9_]{1,32}$",
+            description="name of this source in logs, counters and records: at most 32 of a to z, 0 to 9 and _",
+        ),
+    ] = "sx1302"
+    library: Annotated[
+        Path, Meta(description="libloragw.so of sx1302_hal 2.1.0; docs/sx1302.md says how to build it")
+    ] = Path("/usr/local/lib/libloragw.so")
+    configuration: Annotated[
+        Path, Meta(description="channel plan, radios and TX gains: global_conf.json of the vendor's forwarder")
+    ] = Path("/etc/lorabridge/global_conf.json")
+    com_type: Annotated[
+        Literal["SPI", "USB"] | None, Meta(description="how the board is attached; else com_type of the file holds")
+    ] = None
+    device: Annotated[
+        str | None,
+        Meta(
+            description="device of the board; else com_path of the file holds",
+            examples=["/dev/ttyACM0", "/dev/spidev0.0"],
+        ),
+    ] = None
+    start_timeout: Annotated[Duration, Meta(description="how long the concentrator may take to start")] = Duration(6)
+    silence: Annotated[
+        Duration, Meta(description="a library that says nothing for this long hangs, and is ended and restarted")
+    ] = Duration(3)
+
+    def __post_init__(self) -> None:
+        if self.device is not None and not 0 < len(self.device.encode()) <= COM_PATH_LIMIT:
+            raise ValueError(f"device: 1 to {COM_PATH_LIMIT} bytes, the library has no room for more")
+        if not 1 <= self.start_timeout <= 120 or not 1.5 <= self.silence <= 60:
+            raise ValueError("start_timeout: 1s to 2min; silence: 1500ms to 60s")

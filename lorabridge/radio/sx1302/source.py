@@ -1,0 +1,233 @@
+"""A concentrator as a radio source: the child process that drives it, watched, and restarted by the daemon.
+
+Whatever is wrong with library or board becomes a TransientError of `receive` or `start`; the child is then ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from lorabridge.errors import ConfigError, Problem, TransientError
+from lorabridge.lorawan.air import GatewayStatus, Reception, Transmission, TxResult
+from lorabridge.lorawan.types import EUI64
+from lorabridge.radio.base import SourceEnded
+from lorabridge.radio.sx1302.mapping import TX_POWER, NotSendableError, order_of, reception_of
+from lorabridge.radio.sx1302.plan import Plan, read_plan
+from lorabridge.radio.sx1302.process import ChildProcess
+from lorabridge.radio.sx1302.settings import COM_PATH_LIMIT, Sx1302Settings
+from lorabridge.radio.sx1302.wire import Beat, Failed, FromChild, Heard, Refused, Sent, Setup, Started, Stop
+
+INBOX_LIMIT: Final = 4096
+"""Frames that wait for the pipeline; what comes after is dropped and counted."""
+BATCH_LIMIT: Final = 512
+PENDING_LIMIT: Final = 64
+ANSWER_LIMIT: Final = 10.0
+"""Seconds for the answer to a frame: it comes when the frame is handed over, shortly before its moment."""
+
+NOT_RUNNING: Final = "NOT_RUNNING"
+"""TxResult.error: the concentrator does not run at the moment."""
+NO_ANSWER: Final = "NO_TX_ACK"
+BUSY: Final = "TOO_MANY_PENDING"
+
+_COUNTERS = (
+    "frames",
+    "malformed",
+    "fetch_errors",
+    "inbox_dropped",
+    "starts",
+    "transmitted",
+    "tx_refused",
+    "library_lines_dropped",
+)
+
+
+class Sx1302:
+    """A radio source: one concentrator on this machine."""
+
+    def __init__(self, settings: Sx1302Settings, *, clock: Callable[[], int] = time.time_ns) -> None:
+        """`clock` gives ns since the Unix epoch."""
+        self._settings = settings
+        self._clock = clock
+        self._plan: Plan | None = None
+        self._child: ChildProcess | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._eui = EUI64(0)
+        self._inbox: deque[Reception | GatewayStatus] = deque()
+        self._arrived = asyncio.Event()
+        self._failure: TransientError | None = None
+        self._numbers = itertools.count(1)
+        self._pending: dict[int, asyncio.Future[str | None]] = {}
+        self._counters: Counter[str] = Counter(dict.fromkeys(_COUNTERS, 0))
+        self._told = Beat(0, 0)
+
+    @property
+    def name(self) -> str:
+        """The name of this source in the configuration."""
+        return self._settings.name
+
+    @property
+    def can_transmit(self) -> bool:
+        """A concentrator sends."""
+        return True
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Totals by name."""
+        return dict(self._counters)
+
+    async def start(self) -> None:
+        """Start child and concentrator. Raises ConfigError for files that do not serve, TransientError else."""
+        await self.stop()
+        plan = self._read_plan()
+        self._failure = None
+        self._told = Beat(0, 0)
+        child = await ChildProcess.spawn(self.name)
+        try:
+            child.send(Setup(str(self._settings.library), plan))
+            first = await child.read(self._settings.start_timeout)
+            if isinstance(first, Refused):
+                where = f"{self.name}: library"
+                raise ConfigError([Problem(where=where, what=first.what, hint=first.hint)])  # noqa: TRY301
+            if not isinstance(first, Started):
+                reason = first.reason if isinstance(first, Failed) else "an unexpected message"
+                raise TransientError(f"the concentrator did not start: {reason}")  # noqa: TRY301
+        except BaseException:
+            child.kill()
+            await child.reap()
+            self._counters["library_lines_dropped"] += child.words_dropped
+            raise
+        self._plan, self._child, self._eui = plan, child, EUI64(int.from_bytes(first.eui, "big"))
+        self._counters["starts"] += 1
+        self._reading = asyncio.create_task(self._read(child), name=f"{self.name} child")
+
+    async def receive(self) -> list[Reception | GatewayStatus]:
+        """All that waits. After `stop` what was heard before, then SourceEnded."""
+        while True:
+            if self._inbox:
+                return [self._inbox.popleft() for _ in range(min(len(self._inbox), BATCH_LIMIT))]
+            if self._failure is not None and self._child is not None:
+                raise self._failure
+            if self._child is None:
+                raise SourceEnded
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def transmit(self, transmission: Transmission) -> TxResult:
+        """Hand a frame over; the answer comes when the concentrator has it, shortly before its moment."""
+        child, plan = self._child, self._plan
+        if child is None or plan is None or self._failure is not None or transmission.gateway_eui != self._eui:
+            return TxResult(error=NOT_RUNNING)
+        if len(self._pending) >= PENDING_LIMIT:
+            return TxResult(error=BUSY)
+        number = next(self._numbers)
+        try:
+            order, power = order_of(transmission, plan, number)
+        except NotSendableError as error:
+            self._counters["tx_refused"] += 1
+            return TxResult(error=str(error))
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._pending[number] = answer
+        try:
+            child.send(order)
+            word = await asyncio.wait_for(answer, ANSWER_LIMIT)
+        except TimeoutError:
+            word = NO_ANSWER
+        finally:
+            self._pending.pop(number, None)
+        if word is not None:
+            self._counters["tx_refused"] += 1
+            return TxResult(error=word)
+        self._counters["transmitted"] += 1
+        if power != transmission.power_dbm:
+            return TxResult(warning=TX_POWER, power_dbm=power)
+        return TxResult()
+
+    async def stop(self) -> None:
+        """Stop the concentrator and end the child; what was heard stays for `receive`."""
+        child, self._child = self._child, None
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        self._release()
+        self._arrived.set()
+        if child is not None:
+            if self._failure is None:
+                child.send(Stop())
+                await child.end()
+            else:
+                child.kill()
+                await child.reap()
+            self._counters["library_lines_dropped"] += child.words_dropped
+
+    def _read_plan(self) -> Plan:
+        """The file, with what the settings say otherwise. Raises ConfigError."""
+        settings, plan = self._settings, read_plan(self._settings.configuration)
+        plan = msgspec.structs.replace(
+            plan,
+            com_type=settings.com_type or plan.com_type,
+            com_path=plan.com_path if settings.device is None else settings.device,
+        )
+        if not 0 < len(plan.com_path.encode()) <= COM_PATH_LIMIT or "\0" in plan.com_path:
+            what = f"com_path: {plan.com_path!r} is no device path of 1 to {COM_PATH_LIMIT} bytes"
+            raise ConfigError([Problem(where=str(settings.configuration), what=what, hint="or set device")])
+        return plan
+
+    async def _read(self, child: ChildProcess) -> None:
+        """Everything the child says, until it fails; then it is killed."""
+        try:
+            while True:
+                self._take(await child.read(self._settings.silence))
+        except TransientError as error:
+            self._failure = error
+            child.kill()
+            self._release()
+            self._arrived.set()
+
+    def _take(self, message: FromChild) -> None:
+        """One message. Raises TransientError when it says that the concentrator is lost."""
+        if isinstance(message, Heard):
+            now = self._clock()
+            for packet in message.packets:
+                heard = reception_of(packet, gateway_eui=self._eui, source=self.name, received_at=now)
+                self._counters["malformed" if heard is None else "frames"] += 1
+                if heard is not None:
+                    self._keep(heard)
+        elif isinstance(message, Sent):
+            answer = self._pending.get(message.number)
+            if answer is not None and not answer.done():
+                answer.set_result(message.error)
+        elif isinstance(message, Beat):
+            self._counters["fetch_errors"] += max(0, message.fetch_errors - self._told.fetch_errors)
+            self._counters["malformed"] += max(0, message.malformed - self._told.malformed)
+            self._told = message
+            if message.temperature_c is not None:
+                self._keep(self._status(message.temperature_c))
+        else:
+            reason = message.reason if isinstance(message, Failed) else "an unexpected message"
+            raise TransientError(f"the concentrator is lost: {reason}")
+
+    def _status(self, temperature_c: float) -> GatewayStatus:
+        return GatewayStatus(
+            gateway_eui=self._eui, source=self.name, received_at=self._clock(), temperature_c=temperature_c
+        )
+
+    def _keep(self, heard: Reception | GatewayStatus) -> None:
+        if len(self._inbox) >= INBOX_LIMIT:
+            self._counters["inbox_dropped"] += 1
+            return
+        self._inbox.append(heard)
+        self._arrived.set()
+
+    def _release(self) -> None:
+        """Nobody will answer the waiting transmissions."""
+        for answer in self._pending.values():
+            if not answer.done():
+                answer.set_result(NOT_RUNNING)

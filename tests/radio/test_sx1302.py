@@ -1,0 +1,412 @@
+"""The concentrator's child process, its watch and its words, against a stand-in library that this compiles."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import ctypes.util
+import json
+import random
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from lorabridge.backoff import Backoff
+from lorabridge.daemon.health import Health
+from lorabridge.daemon.radios import Radios
+from lorabridge.errors import ConfigError, TransientError
+from lorabridge.lorawan.air import (
+    CrcStatus,
+    FskDataRate,
+    GatewayStatus,
+    LoraDataRate,
+    Reception,
+    Transmission,
+    TxResult,
+    TxTiming,
+)
+from lorabridge.lorawan.types import EUI64
+from lorabridge.radio.base import SourceEnded
+from lorabridge.radio.sx1302 import abi
+from lorabridge.radio.sx1302.plan import read_plan
+from lorabridge.radio.sx1302.schedule import Schedule, lead
+from lorabridge.radio.sx1302.settings import Sx1302Settings
+from lorabridge.radio.sx1302.source import NOT_RUNNING, Sx1302
+from lorabridge.radio.sx1302.wire import Order
+from lorabridge.settings import Duration
+
+EUI = EUI64(0xFEDCBA9876543210)
+CC = shutil.which("cc")
+needs_cc = pytest.mark.skipif(CC is None, reason="no C compiler to make the stand-in library with")
+
+GAINS = [{"rf_power": 12 + step, "pwr_idx": step} for step in range(16)]
+PLAN: dict[str, Any] = {
+    "com_type": "USB",
+    "com_path": "/dev/ttyACM0",
+    "antenna_gain": 2,
+    "fine_timestamp": {"enable": True, "mode": "all_sf"},
+    "radio_0": {
+        "enable": True,
+        "type": "SX1250",
+        "freq": 867500000,
+        "rssi_offset": -215.4,
+        "tx_enable": True,
+        "tx_freq_min": 863000000,
+        "tx_freq_max": 870000000,
+        "tx_gain_lut": GAINS,
+    },
+    "radio_1": {"enable": True, "type": "SX1250", "freq": 868500000},
+    "chan_multiSF_0": {"enable": True, "radio": 1, "if": -400000},
+    "chan_Lora_std": {"enable": True, "radio": 1, "if": -200000, "bandwidth": 250000, "spread_factor": 7},
+    "chan_FSK": {"enable": True, "radio": 1, "if": 300000, "bandwidth": 125000, "datarate": 50000},
+}
+TRANSMISSION = Transmission(
+    phy_payload=bytes(range(1, 21)),
+    gateway_eui=EUI,
+    timing=TxTiming.IMMEDIATELY,
+    frequency_hz=868_100_000,
+    data_rate=LoraDataRate(9, 125_000),
+    power_dbm=16,
+)
+
+
+def compiled(folder: Path, *options: str) -> Path:
+    path = folder / f"standin{len(options)}.so"
+    source = Path(__file__).with_name("sx1302_standin.c")
+    assert CC is not None
+    subprocess.run([CC, "-Wall", "-Werror", "-shared", "-fPIC", *options, source, "-o", path], check=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("standin"))
+
+
+@pytest.fixture
+def settings(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sx1302Settings:
+    monkeypatch.setenv("SX1302_STANDIN", str(tmp_path))
+    path = tmp_path / "global_conf.json"
+    path.write_text("/* a plan */" + json.dumps({"SX130x_conf": PLAN}) + "// its end\n")
+    return Sx1302Settings(library=library, configuration=path, silence=Duration(1.5), start_timeout=Duration(3))
+
+
+def on(settings: Sx1302Settings, act: Callable[[Sx1302], Coroutine[Any, Any, None]]) -> Sx1302:
+    """Do something with a started source, then stop it."""
+    source = Sx1302(settings)
+
+    async def run() -> None:
+        await source.start()
+        try:
+            await act(source)
+        finally:
+            await source.stop()
+
+    asyncio.run(run())
+    return source
+
+
+async def frames(source: Sx1302, count: int) -> list[Reception]:
+    found: list[Reception] = []
+    async with asyncio.timeout(5):
+        while len(found) < count:
+            found += [one for one in await source.receive() if isinstance(one, Reception)]
+    return found
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  # it watches another process
+        await asyncio.sleep(0.02)
+
+
+def test_times_of_the_counter_are_told_apart_across_its_wrap() -> None:
+    assert lead(5, 2**32 - 5) == 10
+    assert lead(2**32 - 5, 5) == -10
+
+
+def order(number: int, at: int | None) -> Order:
+    return Order(
+        number=number,
+        payload=b"x",
+        frequency_hz=868_100_000,
+        count_us=at,
+        rf_chain=0,
+        power_dbm=14,
+        modulation=abi.MOD_LORA,
+        bandwidth=4,
+        data_rate=7,
+        code_rate=1,
+        invert=True,
+        deviation_khz=0,
+        preamble=8,
+        crc=False,
+    )
+
+
+@pytest.mark.parametrize("now", [1_000_000, 2**32 - 100_000])
+def test_a_frame_waits_for_its_moment_and_collides_with_no_other(now: int) -> None:
+    schedule = Schedule()
+    at = (now + 1_000_000) % 2**32
+    assert schedule.add(order(1, at), now, 50_000) is None
+    assert schedule.due(now) == []
+    assert schedule.add(order(2, (at + 40_000) % 2**32), now, 50_000) == "COLLISION_PACKET"
+    assert schedule.add(order(3, (at - 40_000) % 2**32), now, 50_000) == "COLLISION_PACKET"
+    assert schedule.add(order(4, (at + 60_000) % 2**32), now, 50_000) is None
+    assert schedule.add(order(5, (now - 1) % 2**32), now, 50_000) == "TOO_LATE"
+    assert schedule.add(order(6, (now + 19_999) % 2**32), now, 50_000) == "TOO_LATE"
+    assert schedule.add(order(7, (now + 400_000_000) % 2**32), now, 50_000) == "TOO_EARLY"
+    assert [one.number for one in schedule.due((at - 50_000) % 2**32)] == [1]
+    assert schedule.due((at - 50_000) % 2**32) == []
+    assert schedule.add(order(8, None), (at + 10_000) % 2**32, 1_000) == "COLLISION_PACKET"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"sx1261_conf": {"lbt": {"enable": True}}}, "listen-before-talk"),
+        ({"radio_0": {"enable": False}}, "clksrc"),
+        ({"radio_1": {"enable": True, "freq": 5}}, "radio_1.freq"),
+        ({"radio_1": {"enable": True, "freq": 868_500_000, "tx_enable": True}}, "tx_gain_lut"),
+        ({"chan_multiSF_3": {"enable": True, "if": 760_000}}, "800 kHz"),
+        ({"chan_Lora_std": {"enable": True, "bandwidth": 250_000}}, "spread_factor"),
+        ({"chan_Lora_std": {"enable": True, "bandwidth": 7, "spread_factor": 7}}, "chan_Lora_std.bandwidth"),
+        ({"chan_FSK": {"enable": True, "bandwidth": 125_000}}, "chan_FSK.datarate"),
+        ({"radio_1": {}}, "radio_1 is not enabled"),
+        ({"radio_0": {**PLAN["radio_0"], "tx_gain_lut": GAINS * 2}}, "length <= 16"),
+        ({"com_type": "I2C"}, "I2C"),
+    ],
+)
+def test_a_plan_that_cannot_work_is_refused_with_its_reason(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    path = tmp_path / "conf.json"
+    path.write_text(json.dumps({"SX130x_conf": {**PLAN, **change}}))
+    with pytest.raises(ConfigError, match=says):
+        read_plan(path)
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b"\xff", b"[" * 100_000, b" " * (1 << 21)])
+def test_what_is_no_plan_is_refused(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "conf.json"
+    path.write_bytes(text)
+    with pytest.raises(ConfigError):
+        read_plan(path)
+    with pytest.raises(ConfigError):
+        read_plan(tmp_path / "missing.json")
+
+
+def test_every_plan_that_we_ship_is_read() -> None:
+    folder = Path(__file__).parents[2] / "firmware_configs"
+    plans = sorted(folder.rglob("*global_conf.json"))
+    assert plans
+    for path in plans:
+        assert read_plan(path).radio_0.enable
+
+
+@needs_cc
+def test_the_structures_are_laid_out_as_a_c_compiler_does(library: Path) -> None:
+    loaded = ctypes.CDLL(str(library))
+    loaded.standin_layout.restype = ctypes.c_char_p
+    lines = loaded.standin_layout().decode().splitlines()
+    assert len(lines) == 10
+    for line in lines:
+        name, size, field, offset = line.split()
+        structure = getattr(abi, name)
+        assert (ctypes.sizeof(structure), getattr(structure, field).offset) == (int(size), int(offset)), line
+
+
+@needs_cc
+def test_lora_and_fsk_frames_are_heard_with_all_that_is_known_of_them(settings: Sx1302Settings, tmp_path: Path) -> None:
+    async def act(source: Sx1302) -> None:
+        (tmp_path / "uplink").touch()
+        lora, fsk = await frames(source, 2)
+        assert lora.phy_payload == bytes(range(255))
+        assert (lora.gateway_eui, lora.crc, lora.tmst) == (EUI, CrcStatus.OK, 4294967290)
+        assert (lora.data_rate, lora.code_rate, lora.rf_chain) == (LoraDataRate(7, 125_000), "4/6", 1)
+        (antenna,) = lora.antennas
+        assert (antenna.rssi_dbm, antenna.signal_rssi_dbm, antenna.snr_db) == (-57.5, -58.5, 8.5)
+        assert (antenna.fine_time_ns, antenna.frequency_offset_hz, antenna.channel) == (999_999_999, -1234, 2)
+        assert (fsk.phy_payload, fsk.crc, fsk.data_rate) == (b"\x09\x08\x07", CrcStatus.BAD, FskDataRate(50_000))
+        assert fsk.antennas[0].snr_db is None
+        assert fsk.antennas[0].fine_time_ns is None
+
+    source = on(settings, act)
+    assert (source.counters["frames"], source.counters["malformed"]) == (2, 0)
+    assert (tmp_path / "stopped").exists()
+
+
+@needs_cc
+@pytest.mark.parametrize("word", ["nan", "huge"])
+def test_a_frame_that_cannot_be_is_counted_and_the_other_heard(
+    settings: Sx1302Settings, tmp_path: Path, word: str
+) -> None:
+    (tmp_path / "mode").write_text(word)
+
+    async def act(source: Sx1302) -> None:
+        (tmp_path / "uplink").touch()
+        await frames(source, 1)
+        async with asyncio.timeout(3):
+            await until(lambda: source.counters["malformed"] > 0)
+
+    assert on(settings, act).counters["frames"] == 1
+
+
+@needs_cc
+def test_the_temperature_is_told(settings: Sx1302Settings) -> None:
+    async def act(source: Sx1302) -> None:
+        (status,) = await asyncio.wait_for(source.receive(), 3)
+        assert isinstance(status, GatewayStatus)
+        assert status.temperature_c == 31.5
+
+    on(settings, act)
+
+
+@needs_cc
+def test_frames_are_sent_as_ordered(settings: Sx1302Settings, tmp_path: Path) -> None:
+    async def act(source: Sx1302) -> None:
+        assert await source.transmit(TRANSMISSION) == TxResult()
+        at = (time.monotonic_ns() // 1000 + 400_000) % 2**32
+        timed = msgspec.structs.replace(TRANSMISSION, timing=TxTiming.AT_TMST, tmst=at, crc=True, power_dbm=99)
+        began = time.monotonic()
+        assert await source.transmit(timed) == TxResult(warning="TX_POWER", power_dbm=29)
+        assert time.monotonic() - began > 0.25
+        await asyncio.sleep(0.15)
+        fsk = msgspec.structs.replace(
+            TRANSMISSION, data_rate=FskDataRate(50_000), frequency_deviation_hz=25_000, preamble_symbols=6
+        )
+        assert await source.transmit(fsk) == TxResult()
+        assert (tmp_path / "sent").read_text().splitlines() == [
+            "868100000 0 0 0 14 16 4 9 1 1 0 8 1 20 0114",
+            f"868100000 1 {at} 0 27 16 4 9 1 1 0 8 0 20 0114",
+            "868100000 0 0 0 14 32 0 50000 0 1 25 6 1 20 0114",
+        ]
+
+    assert on(settings, act).counters["transmitted"] == 3
+
+
+@needs_cc
+def test_a_frame_that_cannot_be_sent_has_the_word_of_the_protocol(settings: Sx1302Settings, tmp_path: Path) -> None:
+    change = msgspec.structs.replace
+
+    async def act(source: Sx1302) -> None:
+        now = time.monotonic_ns() // 1000
+        timed = change(TRANSMISSION, timing=TxTiming.AT_TMST)
+        for asked, word in (
+            (change(TRANSMISSION, frequency_hz=870_000_001), "TX_FREQ"),
+            (change(TRANSMISSION, power_dbm=13), "TX_POWER"),
+            (change(TRANSMISSION, timing=TxTiming.AT_GPS_TIME, gps_time_ms=1), "GPS_UNLOCKED"),
+            (timed, "UNSENDABLE"),
+            (change(TRANSMISSION, rf_chain=1), "UNSENDABLE"),
+            (change(TRANSMISSION, rf_chain=2), "UNSENDABLE"),
+            (change(TRANSMISSION, phy_payload=bytes(256)), "UNSENDABLE"),
+            (change(TRANSMISSION, code_rate="1/1"), "UNSENDABLE"),
+            (change(TRANSMISSION, preamble_symbols=65_536), "UNSENDABLE"),
+            (change(TRANSMISSION, data_rate=FskDataRate(50_000)), "UNSENDABLE"),
+            (change(TRANSMISSION, gateway_eui=EUI64(1)), NOT_RUNNING),
+            (change(timed, tmst=(now - 1) % 2**32), "TOO_LATE"),
+            (change(timed, tmst=(now + 400_000_000) % 2**32), "TOO_EARLY"),
+        ):
+            assert (await source.transmit(asked)).error == word, asked
+        for mode, word in (
+            ("send", "SEND_FAILED"),
+            ("lbt", "CHANNEL_BUSY"),
+            ("busy", "COLLISION_PACKET"),
+            ("status", "SEND_FAILED"),
+        ):
+            (tmp_path / "mode").write_text(mode)
+            assert (await source.transmit(TRANSMISSION)).error == word
+        (tmp_path / "mode").unlink()
+        assert await source.transmit(TRANSMISSION) == TxResult()
+
+    on(settings, act)
+
+
+@needs_cc
+@pytest.mark.parametrize("word", ["board", "rxrf", "rxif", "demod", "txgain", "ftime", "start", "eui", "hangstart"])
+def test_a_concentrator_that_does_not_start_is_for_later(settings: Sx1302Settings, tmp_path: Path, word: str) -> None:
+    (tmp_path / "mode").write_text(word)
+    settings = msgspec.structs.replace(settings, start_timeout=Duration(1.5))
+    with pytest.raises(TransientError, match="hung" if word == "hangstart" else f"lgw_.*{word}.* returned -1"):
+        asyncio.run(Sx1302(settings).start())
+
+
+@needs_cc
+def test_another_library_is_refused_with_what_to_do(settings: Sx1302Settings, tmp_path: Path) -> None:
+    other = compiled(tmp_path, '-DSTANDIN_VERSION="Version: 1.0.5;"')
+    for path, says in (
+        (other, "1.0.5"),
+        (tmp_path / "none.so", "none.so"),
+        (Path(ctypes.util.__file__), "no libloragw"),
+    ):
+        with pytest.raises(ConfigError, match=says) as refused:
+            asyncio.run(Sx1302(msgspec.structs.replace(settings, library=path)).start())
+        assert "docs/sx1302.md" in refused.value.problems[0].hint
+
+
+@needs_cc
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("hang", "has hung"),
+        ("abort", "signal 6"),
+        ("gone", "signal 11"),
+        ("fetch", "lgw_receive returned -1"),
+        ("toomany", "lgw_receive returned 17"),
+        ("counter", "lgw_get_instcnt returned -1"),
+        ("frozen", "counter stands still"),
+    ],
+)
+def test_the_radio_is_heard_again_within_ten_seconds(
+    settings: Sx1302Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture, word: str, says: str
+) -> None:
+    source = Sx1302(settings)
+    radios = Radios([source], Health(time.monotonic), {source.name: Backoff(0.2, 1.0, random.Random(1))})
+
+    async def run() -> float:
+        await radios.start()
+        pending = asyncio.create_task(source.transmit(_in_two_seconds()))
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        (tmp_path / "mode").write_text(word)
+        async with asyncio.timeout(10):
+            await until(lambda: radios.counters.get(f"{source.name}_failures", 0) > 0)
+            (tmp_path / "mode").unlink(missing_ok=True)
+            await until(lambda: source.counters["starts"] == 2)
+            (tmp_path / "uplink").touch()
+            while not any(isinstance(one, Reception) for one in await radios.receive()):
+                pass
+        assert (await pending).error == NOT_RUNNING
+        await radios.stop()
+        return time.monotonic() - began
+
+    assert asyncio.run(run()) < 10
+    reasons = [
+        record.fields["reason"] for record in caplog.records if hasattr(record, "fields") and "reason" in record.fields
+    ]
+    assert any(says in reason for reason in reasons), reasons
+    if word == "gone":
+        assert source.counters["library_lines_dropped"] > 90_000
+
+
+def _in_two_seconds() -> Transmission:
+    at = (time.monotonic_ns() // 1000 + 2_500_000) % 2**32
+    return msgspec.structs.replace(TRANSMISSION, timing=TxTiming.AT_TMST, tmst=at)
+
+
+@needs_cc
+def test_what_was_heard_before_the_stop_is_given_after_it(settings: Sx1302Settings, tmp_path: Path) -> None:
+    async def act(source: Sx1302) -> None:
+        (tmp_path / "uplink").touch()
+        async with asyncio.timeout(3):
+            await until(lambda: source.counters["frames"] == 2)
+        await source.stop()
+        assert len(await frames(source, 2)) == 2
+        with pytest.raises(SourceEnded):
+            await source.receive()
+        assert (await source.transmit(TRANSMISSION)).error == NOT_RUNNING
+
+    on(settings, act)
