@@ -127,6 +127,17 @@ def _no_recording(gateway: Installation) -> str:
     return f"{gateway.path}: radio[2].path: {gateway.folder}/gone.jsonl cannot be read"
 
 
+def _no_concentrator_library(gateway: Installation) -> str:
+    gateway.write(f'{gateway.text}[[radio]]\ntype = "sx1302"\nlibrary = "{gateway.folder}/gone.so"\n')
+    return f"{gateway.path}: radio[2].library: {gateway.folder}/gone.so cannot be read"
+
+
+def _no_channel_plan(gateway: Installation) -> str:
+    plan = f"{gateway.folder}/gone.json"
+    gateway.write(f'{gateway.text}[[radio]]\ntype = "sx1302"\nconfiguration = "{plan}"\n')
+    return f"{plan}: No such file or directory"
+
+
 def _wrong_form(gateway: Installation) -> str:
     gateway.write(gateway.text.replace("thing_name", "thingname"))
     return f"{gateway.path}: aws_iot.thingname: unknown key (did you mean thing_name?)"
@@ -156,6 +167,8 @@ def _store_in_a_file(gateway: Installation) -> str:
         _no_devices_at_all,
         _device_of_1_1_without_region,
         _no_recording,
+        _no_concentrator_library,
+        _no_channel_plan,
         _wrong_form,
         _unreadable,
         _store_in_a_file,

@@ -27,6 +27,8 @@ from lorabridge.lorawan.verdict import Verdict
 from lorabridge.radio.recording import Recording, RecordingSettings
 from lorabridge.radio.rxpk_lines import build_line
 from lorabridge.radio.semtech_udp import SemtechUdp, SemtechUdpSettings
+from lorabridge.radio.sx1302.settings import Sx1302Settings
+from lorabridge.radio.sx1302.source import Sx1302
 from lorabridge.settings import Duration
 from lorabridge.simulation.standin import Policy, StandIn, StandInSettings, gateway_policy
 from lorabridge.store.database import Batch, Store, StoreConflict
@@ -423,6 +425,7 @@ def test_what_is_ours_on_the_air_is_what_the_operator_says_or_else_the_devices(t
 def test_each_type_of_settings_makes_its_own_source() -> None:
     assert isinstance(source_of(RecordingSettings(path=Path("/r"))), Recording)
     assert isinstance(source_of(SemtechUdpSettings()), SemtechUdp)
+    assert isinstance(source_of(Sx1302Settings()), Sx1302)
 
 
 def test_the_same_fault_is_told_once_and_not_again_with_its_retry_time() -> None:

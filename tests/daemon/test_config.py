@@ -232,6 +232,21 @@ def test_radios_of_several_types_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('com_type = "I2C"', "I2C"),
+        ('device = ""', "49 bytes"),
+        (f'device = "/dev/{"x" * 45}"', "49 bytes"),
+        ("silence = 1", "silence"),
+        ('start_timeout = "3min"', "start_timeout"),
+    ],
+)
+def test_a_concentrator_that_cannot_be_is_refused(line: str, said: str) -> None:
+    (problem,) = problems_of(f'{SMALLEST}[[radio]]\ntype = "sx1302"\n{line}\n')
+    assert said in f"{problem.what} {problem.where}"
+
+
+@pytest.mark.parametrize(
     ("topic", "said"),
     [("a/b/c/d/e/f/g/h/i", "8 slashes"), ("x" * 257, "257 bytes"), ("a/{dev_eiu}", "unknown placeholder")],
 )

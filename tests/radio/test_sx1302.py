@@ -9,6 +9,7 @@ import json
 import random
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -34,38 +35,15 @@ from lorabridge.lorawan.air import (
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import SourceEnded
 from lorabridge.radio.sx1302 import abi
-from lorabridge.radio.sx1302.plan import read_plan
-from lorabridge.radio.sx1302.schedule import Schedule, lead
 from lorabridge.radio.sx1302.settings import Sx1302Settings
 from lorabridge.radio.sx1302.source import NOT_RUNNING, Sx1302
-from lorabridge.radio.sx1302.wire import Order
 from lorabridge.settings import Duration
+from tests.radio.sx1302_plan import PLAN
 
 EUI = EUI64(0xFEDCBA9876543210)
 CC = shutil.which("cc")
 needs_cc = pytest.mark.skipif(CC is None, reason="no C compiler to make the stand-in library with")
 
-GAINS = [{"rf_power": 12 + step, "pwr_idx": step} for step in range(16)]
-PLAN: dict[str, Any] = {
-    "com_type": "USB",
-    "com_path": "/dev/ttyACM0",
-    "antenna_gain": 2,
-    "fine_timestamp": {"enable": True, "mode": "all_sf"},
-    "radio_0": {
-        "enable": True,
-        "type": "SX1250",
-        "freq": 867500000,
-        "rssi_offset": -215.4,
-        "tx_enable": True,
-        "tx_freq_min": 863000000,
-        "tx_freq_max": 870000000,
-        "tx_gain_lut": GAINS,
-    },
-    "radio_1": {"enable": True, "type": "SX1250", "freq": 868500000},
-    "chan_multiSF_0": {"enable": True, "radio": 1, "if": -400000},
-    "chan_Lora_std": {"enable": True, "radio": 1, "if": -200000, "bandwidth": 250000, "spread_factor": 7},
-    "chan_FSK": {"enable": True, "radio": 1, "if": 300000, "bandwidth": 125000, "datarate": 50000},
-}
 TRANSMISSION = Transmission(
     phy_payload=bytes(range(1, 21)),
     gateway_eui=EUI,
@@ -123,88 +101,6 @@ async def frames(source: Sx1302, count: int) -> list[Reception]:
 async def until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110  # it watches another process
         await asyncio.sleep(0.02)
-
-
-def test_times_of_the_counter_are_told_apart_across_its_wrap() -> None:
-    assert lead(5, 2**32 - 5) == 10
-    assert lead(2**32 - 5, 5) == -10
-
-
-def order(number: int, at: int | None) -> Order:
-    return Order(
-        number=number,
-        payload=b"x",
-        frequency_hz=868_100_000,
-        count_us=at,
-        rf_chain=0,
-        power_dbm=14,
-        modulation=abi.MOD_LORA,
-        bandwidth=4,
-        data_rate=7,
-        code_rate=1,
-        invert=True,
-        deviation_khz=0,
-        preamble=8,
-        crc=False,
-    )
-
-
-@pytest.mark.parametrize("now", [1_000_000, 2**32 - 100_000])
-def test_a_frame_waits_for_its_moment_and_collides_with_no_other(now: int) -> None:
-    schedule = Schedule()
-    at = (now + 1_000_000) % 2**32
-    assert schedule.add(order(1, at), now, 50_000) is None
-    assert schedule.due(now) == []
-    assert schedule.add(order(2, (at + 40_000) % 2**32), now, 50_000) == "COLLISION_PACKET"
-    assert schedule.add(order(3, (at - 40_000) % 2**32), now, 50_000) == "COLLISION_PACKET"
-    assert schedule.add(order(4, (at + 60_000) % 2**32), now, 50_000) is None
-    assert schedule.add(order(5, (now - 1) % 2**32), now, 50_000) == "TOO_LATE"
-    assert schedule.add(order(6, (now + 19_999) % 2**32), now, 50_000) == "TOO_LATE"
-    assert schedule.add(order(7, (now + 400_000_000) % 2**32), now, 50_000) == "TOO_EARLY"
-    assert [one.number for one in schedule.due((at - 50_000) % 2**32)] == [1]
-    assert schedule.due((at - 50_000) % 2**32) == []
-    assert schedule.add(order(8, None), (at + 10_000) % 2**32, 1_000) == "COLLISION_PACKET"
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"sx1261_conf": {"lbt": {"enable": True}}}, "listen-before-talk"),
-        ({"radio_0": {"enable": False}}, "clksrc"),
-        ({"radio_1": {"enable": True, "freq": 5}}, "radio_1.freq"),
-        ({"radio_1": {"enable": True, "freq": 868_500_000, "tx_enable": True}}, "tx_gain_lut"),
-        ({"chan_multiSF_3": {"enable": True, "if": 760_000}}, "800 kHz"),
-        ({"chan_Lora_std": {"enable": True, "bandwidth": 250_000}}, "spread_factor"),
-        ({"chan_Lora_std": {"enable": True, "bandwidth": 7, "spread_factor": 7}}, "chan_Lora_std.bandwidth"),
-        ({"chan_FSK": {"enable": True, "bandwidth": 125_000}}, "chan_FSK.datarate"),
-        ({"radio_1": {}}, "radio_1 is not enabled"),
-        ({"radio_0": {**PLAN["radio_0"], "tx_gain_lut": GAINS * 2}}, "length <= 16"),
-        ({"com_type": "I2C"}, "I2C"),
-    ],
-)
-def test_a_plan_that_cannot_work_is_refused_with_its_reason(tmp_path: Path, change: dict[str, Any], says: str) -> None:
-    path = tmp_path / "conf.json"
-    path.write_text(json.dumps({"SX130x_conf": {**PLAN, **change}}))
-    with pytest.raises(ConfigError, match=says):
-        read_plan(path)
-
-
-@pytest.mark.parametrize("text", [b"", b"{}", b"\xff", b"[" * 100_000, b" " * (1 << 21)])
-def test_what_is_no_plan_is_refused(tmp_path: Path, text: bytes) -> None:
-    path = tmp_path / "conf.json"
-    path.write_bytes(text)
-    with pytest.raises(ConfigError):
-        read_plan(path)
-    with pytest.raises(ConfigError):
-        read_plan(tmp_path / "missing.json")
-
-
-def test_every_plan_that_we_ship_is_read() -> None:
-    folder = Path(__file__).parents[2] / "firmware_configs"
-    plans = sorted(folder.rglob("*global_conf.json"))
-    assert plans
-    for path in plans:
-        assert read_plan(path).radio_0.enable
 
 
 @needs_cc
@@ -395,6 +291,69 @@ def test_the_radio_is_heard_again_within_ten_seconds(
 def _in_two_seconds() -> Transmission:
     at = (time.monotonic_ns() // 1000 + 2_500_000) % 2**32
     return msgspec.structs.replace(TRANSMISSION, timing=TxTiming.AT_TMST, tmst=at)
+
+
+@needs_cc
+def test_a_frame_waits_while_the_one_before_it_is_on_the_air(settings: Sx1302Settings, tmp_path: Path) -> None:
+    async def act(source: Sx1302) -> None:
+        at = (time.monotonic_ns() // 1000 + 400_000) % 2**32
+        (tmp_path / "mode").write_text("busy")
+        timed = msgspec.structs.replace(TRANSMISSION, timing=TxTiming.AT_TMST, tmst=at)
+        answer = asyncio.create_task(source.transmit(timed))
+        await asyncio.sleep(0.36)
+        assert not answer.done()
+        (tmp_path / "mode").unlink()
+        assert await answer == TxResult()
+
+    on(settings, act)
+
+
+@needs_cc
+def test_a_bug_in_reading_is_told_and_not_silence(
+    settings: Sx1302Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(source: Sx1302) -> None:
+        monkeypatch.setattr("lorabridge.radio.sx1302.source.reception_of", lambda *_, **__: 1 // 0)
+        (tmp_path / "uplink").touch()
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(frames(source, 1), 3)
+
+    on(settings, act)
+
+
+@needs_cc
+def test_the_child_ends_with_its_parent_even_when_the_library_hangs(settings: Sx1302Settings, tmp_path: Path) -> None:
+    code = (
+        "import asyncio, os, sys, pathlib\n"
+        "from lorabridge.radio.sx1302.source import Sx1302, Sx1302Settings\n"
+        "async def run():\n"
+        "    library, plan = map(pathlib.Path, sys.argv[1:3])\n"
+        "    source = Sx1302(Sx1302Settings(library=library, configuration=plan))\n"
+        "    await source.start()\n"
+        "    print(source._child._process.pid)\n"
+        "    pathlib.Path(sys.argv[3]).write_text('hang')\n"
+        "    await asyncio.sleep(0.3)\n"
+        "    sys.stdout.flush()\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "asyncio.run(run())\n"
+    )
+    arguments = [str(settings.library), str(settings.configuration), str(tmp_path / "mode")]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    child = Path("/proc") / done.stdout.strip()
+    assert done.returncode == -9
+    assert not (tmp_path / "mode").exists(), "the library did not hang"
+    deadline = time.monotonic() + 3
+    while _runs(child) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _runs(child)
+
+
+def _runs(process: Path) -> bool:
+    """Whether a process is neither gone nor a zombie."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @needs_cc

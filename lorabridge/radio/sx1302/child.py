@@ -145,9 +145,14 @@ class _Worker:
     def _hand_over(self, order: Order) -> None:
         error: str | None = None
         try:
+            timed = order.count_us is not None
+            ahead = 0 if order.count_us is None else lead(order.count_us, self._library.counter())
             if self._library.is_sending(order.rf_chain):
+                if ahead > _HAND_OVER_LEAST_US:
+                    self._schedule.postpone(order)
+                    return
                 error = BUSY
-            elif order.count_us is not None and lead(order.count_us, self._library.counter()) < _HAND_OVER_LEAST_US:
+            elif timed and ahead < _HAND_OVER_LEAST_US:
                 error = TOO_LATE
             elif not self._library.send(order):
                 error = LBT_BUSY
@@ -209,7 +214,8 @@ def main() -> None:
     """End with the parent, whatever the library is doing; write its words line by line."""
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, signal.SIG_IGN)  # sent to the whole service; the parent says when to stop
     libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _IOLBF, ctypes.c_size_t(0))
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         try:

@@ -76,6 +76,12 @@ class Schedule:
         """Whether any frame still waits for its moment."""
         return any(one.waiting for one in self._slots)
 
+    def postpone(self, order: Order) -> None:
+        """It is to be tried again: the one before it is still on the air."""
+        for one in self._slots:
+            if one.order is order:
+                one.waiting = True
+
     def forget(self, order: Order) -> None:
         """It will not go on the air."""
         self._slots = [one for one in self._slots if one.order is not order]

@@ -61,7 +61,7 @@ class Sx1302:
         self._eui = EUI64(0)
         self._inbox: deque[Reception | GatewayStatus] = deque()
         self._arrived = asyncio.Event()
-        self._failure: TransientError | None = None
+        self._failure: Exception | None = None
         self._numbers = itertools.count(1)
         self._pending: dict[int, asyncio.Future[str | None]] = {}
         self._counters: Counter[str] = Counter(dict.fromkeys(_COUNTERS, 0))
@@ -185,7 +185,7 @@ class Sx1302:
         try:
             while True:
                 self._take(await child.read(self._settings.silence))
-        except TransientError as error:
+        except Exception as error:  # noqa: BLE001  # a bug here must reach `receive` too, never end in silence
             self._failure = error
             child.kill()
             self._release()
