@@ -1,4 +1,4 @@
-"""`lorabridge radio configure`: the files that drive a concentrator, for a board and a region."""
+"""`lorabridge radio`: find concentrators, and make the files that drive one for a board and a region."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from lorabridge.cli import radio_probe
 from lorabridge.cli.main import EXIT_OK
 from lorabridge.errors import ConfigError, Problem
 from lorabridge.lorawan.regions import REGIONS, Region
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     configure.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where to (here)")
     configure.add_argument("--force", action="store_true", help="replace files that are there")
     configure.set_defaults(act=_configure)
+    radio_probe.register(actions)
 
 
 def run(args: argparse.Namespace) -> int:
