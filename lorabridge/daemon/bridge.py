@@ -29,6 +29,8 @@ from lorabridge.lorawan.events import Event, Record, Status
 from lorabridge.lorawan.regions import REGIONS
 from lorabridge.lorawan.table import SessionTable
 from lorabridge.radio.base import RadioSource
+from lorabridge.radio.basics_station.settings import BasicsStationSettings
+from lorabridge.radio.basics_station.source import BasicsStation
 from lorabridge.radio.recording import Recording, RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdp
 from lorabridge.radio.sx1302.settings import Sx1302Settings
@@ -257,6 +259,8 @@ def source_of(settings: RadioSettings) -> RadioSource:
         return Recording(settings)
     if isinstance(settings, Sx1302Settings):
         return Sx1302(settings)
+    if isinstance(settings, BasicsStationSettings):
+        return BasicsStation(settings)
     return SemtechUdp(settings)
 
 

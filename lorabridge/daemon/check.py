@@ -7,9 +7,12 @@ import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from lorabridge.daemon.config import Config
 from lorabridge.daemon.service import check_regions, credentials_directory
 from lorabridge.errors import ConfigError, Problem
+from lorabridge.radio.basics_station.settings import BasicsStationSettings, read_token, tls_context
 from lorabridge.radio.recording import RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdpSettings
 from lorabridge.radio.sx1302.plan import read_plan
@@ -33,8 +36,10 @@ def check(config: Config, where: str) -> list[Problem]:
             problems += _check_readable(Path(radio.path), f"{place}.path", "give the path of a recording")
         elif isinstance(radio, Sx1302Settings):
             problems += _check_concentrator(radio, place)
+        elif isinstance(radio, BasicsStationSettings):
+            problems += _check_endpoint(radio, place)
         else:
-            problems += _check_bind(radio, place)
+            problems += _check_bind(radio, place, socket.SOCK_DGRAM)
     return problems
 
 
@@ -68,14 +73,28 @@ def _check_concentrator(settings: Sx1302Settings, where: str) -> list[Problem]:
     return found
 
 
-def _check_bind(settings: SemtechUdpSettings, where: str) -> list[Problem]:
+def _check_endpoint(settings: BasicsStationSettings, where: str) -> list[Problem]:
+    """The certificates and the token can be used, and there is a port to listen on."""
+    found: list[Problem] = []
+    for read in (tls_context, read_token):
+        try:
+            read(settings)
+        except ConfigError as error:
+            found += [msgspec.structs.replace(problem, where=where) for problem in error.problems]
+    return found + _check_bind(settings, where, socket.SOCK_STREAM)
+
+
+def _check_bind(
+    settings: SemtechUdpSettings | BasicsStationSettings, where: str, kind: socket.SocketKind
+) -> list[Problem]:
     """An address and port that can be bound; a port in use is most likely the bridge itself at work."""
     family = socket.AF_INET6 if ":" in settings.bind else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind is socket.SOCK_STREAM))
             probe.bind((settings.bind, settings.port))
     except OSError as error:
-        hint = f"who has it: ss -lunp 'sport = :{settings.port}'; if it is the running bridge all is well"
+        hint = f"who has it: ss -ltunp 'sport = :{settings.port}'; if it is the running bridge all is well"
         what = f"cannot listen on {settings.bind} port {settings.port}: {error.strerror or error}"
         return [Problem(where=where, what=what, hint=hint, warning=True)]
     return []

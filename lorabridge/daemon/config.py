@@ -15,6 +15,7 @@ from lorabridge.daemon.log import LogSettings
 from lorabridge.errors import ConfigError, Problem
 from lorabridge.lorawan.regions import REGIONS
 from lorabridge.lorawan.types import DevAddr, NetID
+from lorabridge.radio.basics_station.settings import BasicsStationSettings
 from lorabridge.radio.recording import RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdpSettings
 from lorabridge.radio.sx1302.settings import Sx1302Settings
@@ -23,14 +24,15 @@ from lorabridge.store.values import StoreSettings
 from lorabridge.upstream import aws_settings
 from lorabridge.upstream.aws_settings import AwsIotSettings
 
-RADIO_TYPES: dict[str, type[SemtechUdpSettings | Sx1302Settings | RecordingSettings]] = {
+RadioSettings = SemtechUdpSettings | BasicsStationSettings | Sx1302Settings | RecordingSettings
+
+RADIO_TYPES: dict[str, type[RadioSettings]] = {
     "semtech_udp": SemtechUdpSettings,
+    "basics_station": BasicsStationSettings,
     "sx1302": Sx1302Settings,
     "recording": RecordingSettings,
 }
 """What `type` of a `[[radio]]` table can be."""
-
-RadioSettings = SemtechUdpSettings | Sx1302Settings | RecordingSettings
 
 DEFAULT_PATH = Path("/etc/lorabridge/lorabridge.toml")
 

@@ -1,0 +1,1 @@
+"""LoRa Basics Station: the endpoint (LNS) that stations connect to over WebSocket."""

@@ -1,0 +1,108 @@
+"""From a station's clock to ours and back: what was heard, and which answer belongs to what was heard."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import msgspec
+
+from lorabridge.lorawan.air import Antenna, CrcStatus, DataRate, LoraDataRate, Reception, Transmission, TxTiming
+from lorabridge.lorawan.types import EUI64
+from lorabridge.radio.basics_station.messages import FrameMessage, dashed
+from lorabridge.radio.faults import DatagramFault, MalformedDatagram
+
+REMEMBERED = 1024
+"""Uplinks of a station that can still be answered."""
+LONGEST_DELAY = 16
+"""Seconds from an uplink to the last window that can follow it."""
+_TMST = 0xFFFF_FFFF
+_US = 1_000_000
+_NOBODY = dashed(EUI64(1))
+"""A station reports only downlinks that have a DevEUI; it makes nothing else of it."""
+
+
+class Heard(msgspec.Struct, frozen=True, gc=False):
+    """An uplink by the station's clock."""
+
+    xtime: int
+    rctx: int
+    heard_at: float
+    """Monotonic seconds of ours."""
+
+
+class Uplinks:
+    """The uplinks of one station that can still be answered, by the low half of their `xtime`."""
+
+    def __init__(self) -> None:
+        self._by_tmst: OrderedDict[int, Heard] = OrderedDict()
+
+    def note(self, heard: Heard) -> int:
+        """Remember an uplink; its counter as `tmst` has it."""
+        tmst = heard.xtime & _TMST
+        self._by_tmst.pop(tmst, None)
+        self._by_tmst[tmst] = heard
+        if len(self._by_tmst) > REMEMBERED:
+            self._by_tmst.popitem(last=False)
+        return tmst
+
+    def find(self, tmst: int) -> tuple[Heard, int] | None:
+        """The uplink that a window opens after, and the whole seconds in between."""
+        for delay in range(1, LONGEST_DELAY + 1):
+            heard = self._by_tmst.get((tmst - delay * _US) & _TMST)
+            if heard is not None:
+                return heard, delay
+        return None
+
+
+def reception(
+    message: FrameMessage, tmst: int, rates: list[DataRate | None], *, gateway_eui: EUI64, source: str, received_at: int
+) -> Reception:
+    """A frame as it was heard; a station reports only those with a good CRC. Raises MalformedDatagram."""
+    data_rate = rates[message.data_rate]
+    if data_rate is None:
+        raise MalformedDatagram(DatagramFault.BAD_DATA_RATE)
+    info = message.upinfo
+    is_lora = isinstance(data_rate, LoraDataRate)
+    antenna = Antenna(antenna=info.rctx, rssi_dbm=info.rssi, snr_db=info.snr if is_lora else None)
+    return Reception(
+        phy_payload=message.phy_payload(),
+        received_at=received_at,
+        gateway_eui=gateway_eui,
+        source=source,
+        crc=CrcStatus.OK,
+        frequency_hz=message.frequency_hz,
+        data_rate=data_rate,
+        tmst=tmst,
+        gps_time_ms=info.gpstime // 1000 if info.gpstime else None,
+        antennas=(antenna,),
+    )
+
+
+def downlink(
+    transmission: Transmission, after: tuple[Heard, int] | None, rates: list[DataRate | None], diid: int
+) -> dict[str, Any]:
+    """`dnmsg`; `after`: what `Uplinks.find` found. Raises ValueError when the protocol has no words for it.
+
+    Each window is ordered by itself: which one it is the bridge decides, so that its books are right.
+    """
+    numbers = [number for number, rate in enumerate(rates) if rate == transmission.data_rate]
+    if not numbers:
+        raise ValueError("a data rate that the station was not told of")
+    message: dict[str, Any] = {
+        "msgtype": "dnmsg",
+        "DevEui": _NOBODY,
+        "diid": diid,
+        "pdu": transmission.phy_payload.hex(),
+        "priority": 0,
+    }
+    if transmission.timing is TxTiming.IMMEDIATELY:
+        # Class C without RX1: at once.
+        return message | {"dC": 2, "RxDelay": 1, "RX2DR": numbers[0], "RX2Freq": transmission.frequency_hz}
+    if transmission.timing is not TxTiming.AT_TMST or after is None:
+        raise ValueError("a time that belongs to no uplink of the station")
+    heard, delay = after
+    message |= {"dC": 0, "xtime": heard.xtime, "rctx": heard.rctx}
+    if delay < LONGEST_DELAY:
+        return message | {"RxDelay": delay, "RX1DR": numbers[0], "RX1Freq": transmission.frequency_hz}
+    return message | {"RxDelay": delay - 1, "RX2DR": numbers[0], "RX2Freq": transmission.frequency_hz}
