@@ -7,8 +7,6 @@ import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
-
 from lorabridge.daemon.config import Config
 from lorabridge.daemon.service import check_regions, credentials_directory
 from lorabridge.errors import ConfigError, Problem
@@ -80,7 +78,7 @@ def _check_endpoint(settings: BasicsStationSettings, where: str) -> list[Problem
         try:
             read(settings)
         except ConfigError as error:
-            found += [msgspec.structs.replace(problem, where=where) for problem in error.problems]
+            found += error.problems
     return found + _check_bind(settings, where, socket.SOCK_STREAM)
 
 

@@ -138,6 +138,12 @@ def _no_channel_plan(gateway: Installation) -> str:
     return f"{plan}: No such file or directory"
 
 
+def _no_token(gateway: Installation) -> str:
+    token = gateway.folder / "gone"
+    gateway.write(f'{gateway.text}[[radio]]\ntype = "basics_station"\nregion = "EU868"\ntoken_file = "{token}"\n')
+    return f"{token}: cannot be read"
+
+
 def _wrong_form(gateway: Installation) -> str:
     gateway.write(gateway.text.replace("thing_name", "thingname"))
     return f"{gateway.path}: aws_iot.thingname: unknown key (did you mean thing_name?)"
@@ -169,6 +175,7 @@ def _store_in_a_file(gateway: Installation) -> str:
         _no_recording,
         _no_concentrator_library,
         _no_channel_plan,
+        _no_token,
         _wrong_form,
         _unreadable,
         _store_in_a_file,
