@@ -224,7 +224,7 @@ def test_strangers_are_refused_at_the_door(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         how: dict[str, Any] = {"additional_headers": {"Authorization": "Bearer of good news"}}
-        async with endpoint(token_file=str(token), gateways=(EUI,), max_stations=1) as source:
+        async with endpoint(token_file=str(token), gateways=(EUI, EUI64(2)), max_stations=1) as source:
             assert await refused(source, f"/router/{ID6}") == 401
             assert await refused(source, "/router/::1", **how) == 404
             assert await refused(source, "/", **how) == 404
@@ -233,8 +233,10 @@ def test_strangers_are_refused_at_the_door(tmp_path: Path) -> None:
                 assert "not among" in json.loads(await asking.recv())["error"]
             async with station(source, **how) as opened:
                 await configured(opened)
-                assert await refused(source, f"/router/{ID6}", **how) == 503
-            assert source.counters["refused"] == 5
+                assert await refused(source, "/router/::2", **how) == 503
+                async with station(source, **how) as again:  # the same one, whose old connection may be dead
+                    assert (await configured(again))["msgtype"] == "router_config"
+            assert (source.counters["refused"], source.counters["replaced"]) == (5, 1)
 
     played(scenario)
 

@@ -229,10 +229,12 @@ class BasicsStation:
         refusal = None
         if self._token is not None and not self._has_token(request):
             refusal = HTTPStatus.UNAUTHORIZED
-        elif len(self._stations) >= self._settings.max_stations and request.path != _INFO_PATH:
-            refusal = HTTPStatus.SERVICE_UNAVAILABLE
-        elif request.path != _INFO_PATH and self._eui_of(request.path) is None:
-            refusal = HTTPStatus.NOT_FOUND
+        elif request.path != _INFO_PATH:
+            eui = self._eui_of(request.path)
+            if eui is None:
+                refusal = HTTPStatus.NOT_FOUND
+            elif eui not in self._stations and len(self._stations) >= self._settings.max_stations:
+                refusal = HTTPStatus.SERVICE_UNAVAILABLE
         if refusal is None:
             return None
         self._counters["refused"] += 1
