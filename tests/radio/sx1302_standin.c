@@ -82,10 +82,11 @@ int lgw_stop(void) { FILE *file = fopen(place("stopped"), "w"); if (file) fclose
 int lgw_get_eui(uint64_t *eui) { *eui = 0xFEDCBA9876543210u; return failing("eui"); }
 int lgw_get_temperature(float *value) { *value = mode("hot") ? NAN : 31.5f; return failing("temperature"); }
 int lgw_get_instcnt(uint32_t *value) {
+    static uint32_t last;
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    *value = (uint32_t)(now.tv_sec * 1000000u + now.tv_nsec / 1000);
-    if (mode("frozen")) *value = 4711;
+    if (!mode("frozen")) last = (uint32_t)(now.tv_sec * 1000000u + now.tv_nsec / 1000);
+    *value = last;
     return failing("counter");
 }
 int lgw_status(uint8_t chain, uint8_t select, uint8_t *code) {

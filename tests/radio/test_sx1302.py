@@ -264,19 +264,21 @@ def test_the_radio_is_heard_again_within_ten_seconds(
 
     async def run() -> float:
         await radios.start()
-        pending = asyncio.create_task(source.transmit(_in_two_seconds()))
-        await asyncio.sleep(0.2)
-        began = time.monotonic()
-        (tmp_path / "mode").write_text(word)
-        async with asyncio.timeout(10):
-            await until(lambda: radios.counters.get(f"{source.name}_failures", 0) > 0)
-            (tmp_path / "mode").unlink(missing_ok=True)
-            await until(lambda: source.counters["starts"] == 2)
-            (tmp_path / "uplink").touch()
-            while not any(isinstance(one, Reception) for one in await radios.receive()):
-                pass
-        assert (await pending).error == NOT_RUNNING
-        await radios.stop()
+        try:
+            pending = asyncio.create_task(source.transmit(_in_eight_seconds()))
+            await asyncio.sleep(0.2)
+            began = time.monotonic()
+            (tmp_path / "mode").write_text(word)
+            async with asyncio.timeout(10):
+                await until(lambda: radios.counters.get(f"{source.name}_failures", 0) > 0)
+                (tmp_path / "mode").unlink(missing_ok=True)
+                await until(lambda: source.counters["starts"] == 2)
+                (tmp_path / "uplink").touch()
+                while not any(isinstance(one, Reception) for one in await radios.receive()):
+                    pass
+            assert (await pending).error == NOT_RUNNING
+        finally:
+            await radios.stop()
         return time.monotonic() - began
 
     assert asyncio.run(run()) < 10
@@ -288,8 +290,8 @@ def test_the_radio_is_heard_again_within_ten_seconds(
         assert source.counters["library_lines_dropped"] > 90_000
 
 
-def _in_two_seconds() -> Transmission:
-    at = (time.monotonic_ns() // 1000 + 2_500_000) % 2**32
+def _in_eight_seconds() -> Transmission:
+    at = (time.monotonic_ns() // 1000 + 8_000_000) % 2**32
     return msgspec.structs.replace(TRANSMISSION, timing=TxTiming.AT_TMST, tmst=at)
 
 
