@@ -12,6 +12,7 @@ for writing only when the kernel's buffer is full.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import threading
@@ -102,6 +103,9 @@ class Connection:
         self.unacknowledged: dict[int, tuple[int, float]] = {}
         """Key and time of each publish without a PUBACK, by packet id, the oldest first."""
         self.is_dialling = False
+        self._handing_over = threading.Lock()
+        self._has_dialled = False
+        self._is_given_up = False
         self.is_up = False
         self.window = settings.in_flight
         self._fate: LinkDown | None = None
@@ -156,10 +160,12 @@ class Connection:
         except Exception as raised:  # noqa: BLE001  # sorted out on the loop: a fault, or a bug that `down` carries on
             error = raised
         outcome = error and (fault_of_error(error, self._clock_is_unset) or error)
-        try:
+        with self._handing_over:
+            self._has_dialled = True
+            if self._is_given_up:
+                self._close_socket()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._dialled, outcome)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            self._close_socket()
 
     def _clock_is_unset(self) -> bool:
         try:
@@ -173,8 +179,8 @@ class Connection:
         """The dialling thread is done; from here on the client is the loop's."""
         self.is_dialling = False
         if self.down.done():  # given up in the meantime
-            self._close_socket()
-        elif isinstance(outcome, LinkDown):
+            return
+        if isinstance(outcome, LinkDown):
             self.drop(outcome)
         elif outcome is not None:
             self._fail(outcome)
@@ -229,9 +235,7 @@ class Connection:
             return
         self._timer.cancel()
         self.is_up = False
-        if self._descriptor >= 0:
-            self._unwatch()
-            self._close_socket()
+        self._let_go()
         self.down.set_result(self._fate or reason)
 
     def _fail(self, bug: BaseException) -> None:
@@ -239,8 +243,15 @@ class Connection:
         if not self.down.done():
             self.down.set_exception(bug)
         self._timer.cancel()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the socket; one that is still being dialled is closed by the thread that does it."""
         self._unwatch()
-        self._close_socket()
+        with self._handing_over:
+            self._is_given_up = True
+            if self._has_dialled:
+                self._close_socket()
 
     def _guard(self, step: Callable[[], object]) -> None:
         """Run one step of the loop's, so that an exception of ours is not merely logged by asyncio."""

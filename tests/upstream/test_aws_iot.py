@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import threading
+import time
 import tomllib
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +16,9 @@ import pytest
 from lorabridge.errors import Problem
 from lorabridge.settings import ByteSize, Duration, describe, read_table
 from lorabridge.upstream import aws_settings
+from lorabridge.upstream.aws_iot import AwsIot
 from lorabridge.upstream.aws_settings import AwsIotSettings
+from lorabridge.upstream.connection import Connection, ConnectionSettings, Message
 from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
 from tests.mosquitto import free_port
 from tests.pki import Authority
@@ -216,6 +220,50 @@ def test_a_look_up_that_hangs_holds_up_neither_stop_nor_a_second_thread(
 
     asyncio.run(give_up())
     assert [sock.fileno() for sock in made] == [-1], "what came too late was closed"
+
+
+def test_a_connection_given_up_between_the_handshake_and_the_loop_is_closed(authority: Authority) -> None:
+    context = server_context(authority, authority.server(ENDPOINT))
+    ended = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        peer.settimeout(20)
+        with context.wrap_socket(peer, server_side=True) as tls:
+            tls.recv(1024)  # CONNECT
+            with contextlib.suppress(ConnectionError):
+                if tls.recv(1) == b"":
+                    ended.set()
+
+    async def give_up(port: int) -> Connection:
+        settings = link_settings(authority, port)
+        link = AwsIot(settings, GATEWAY, status=lambda *_: b"", rng=random.Random(1))
+        told = ConnectionSettings(
+            tls=settings,
+            client_id=GATEWAY,
+            mqtt_5=False,
+            keep_alive=30,
+            in_flight=1,
+            connect_timeout=20.0,
+            puback_timeout=20.0,
+            will=Message("will", b""),
+        )
+        connection = Connection(told, link, time.time)
+        connection.dial()
+        (dialling,) = [thread for thread in threading.enumerate() if thread.name == "lorabridge-dial"]
+        dialling.join(20)
+        asyncio.get_running_loop().stop()  # the loop has not been told of the handshake yet, and never will be
+        connection.drop(LinkDown(None))
+        return connection
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=[listener])
+        server.start()
+        loop = asyncio.new_event_loop()
+        given_up = loop.run_until_complete(give_up(listener.getsockname()[1]))
+        loop.close()
+        server.join(20)
+        assert ended.is_set(), f"the peer still waits for {given_up}"
 
 
 def test_a_silent_network_is_noticed_by_the_keep_alive(authority: Authority) -> None:
