@@ -17,6 +17,7 @@ from lorabridge.lorawan.commands import CommandReason, QueuedCommand
 from lorabridge.lorawan.crypto import SessionCrypto
 from lorabridge.lorawan.decision import OwedData, OwedJoin
 from lorabridge.lorawan.downlink import Contents, Downlink, build_downlink
+from lorabridge.lorawan.gps_time import gps_ns_of
 from lorabridge.lorawan.grammar import MIC_SIZE
 from lorabridge.lorawan.mac_layer import answers
 from lorabridge.lorawan.mac_policy import MacPolicy
@@ -38,10 +39,6 @@ LEAST_LEAD_US = 80_000
 """A forwarder programs its chip 40 ms ahead and refuses what comes later than 42.5 ms; the rest is the way there."""
 _MHDR_SIZE = 1
 _NO_SNR = -99.0
-_GPS_EPOCH_NS = 315_964_800_000_000_000
-"""1980-01-06 in Unix time."""
-_GPS_LEAP_NS = 18_000_000_000
-"""Leap seconds between GPS time and UTC since 2017."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,7 +156,7 @@ def gps_time_ns(reception: Reception) -> int:
     if reception.gps_time_ms is not None:
         return reception.gps_time_ms * 1_000_000
     utc = reception.received_at if reception.gateway_time_ns is None else reception.gateway_time_ns
-    return utc - _GPS_EPOCH_NS + _GPS_LEAP_NS
+    return gps_ns_of(utc)
 
 
 def _mac_answers(owed: OwedData, copies: Sequence[Reception]) -> bytes:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from lorabridge.lorawan.air import Antenna, CrcStatus, GatewayStatus, Reception
+from lorabridge.lorawan.gps_time import utc_ns_of
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.faults import DatagramFault, MalformedDatagram
 from lorabridge.radio.wire_values import (
@@ -35,9 +36,6 @@ MAX_RXPK = 255
 MAX_ANTENNAS = 32
 
 _UNIX_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_GPS_EPOCH_MS = 315_964_800_000
-_LEAP_MS = 18_000
-"""GPS time is ahead of UTC by this much, since 2017-01-01."""
 _END_OF_TIME = 2**63
 """Nanoseconds that others can still store: the year 2262."""
 _CRC = (CrcStatus.NONE, CrcStatus.OK, CrcStatus.BAD)
@@ -299,7 +297,7 @@ def _gateway_time(time: str | None, tmms: int | None) -> int | None:
     by_text = None if time is None else _parse_time(time)
     if tmms is None:
         return by_text
-    by_gps = (tmms + _GPS_EPOCH_MS - _LEAP_MS) * 1_000_000
+    by_gps = utc_ns_of(tmms * 1_000_000)
     if by_text is not None and abs(by_text - by_gps) < 1_000_000:
         return by_text
     return by_gps

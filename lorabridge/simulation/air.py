@@ -16,14 +16,12 @@ from typing import Any
 import msgspec
 
 from lorabridge.lorawan.air import CrcStatus, DataRate, LoraDataRate
+from lorabridge.lorawan.gps_time import gps_ns_of
 from lorabridge.lorawan.types import EUI64
 from lorabridge.simulation.plans import Plan, UplinkChannel
 
 _SECOND = 1_000_000_000
 _MILLISECOND = 1_000_000
-_GPS_EPOCH_NS = 315_964_800 * _SECOND
-"""1980-01-06, where GPS time begins."""
-_GPS_LEAP_SECONDS = 18
 _TMST_MASK = 0xFFFF_FFFF
 
 _PATH_LOSS_AT_1_KM_DB = 120.0
@@ -160,8 +158,10 @@ class Gateway:
             return {}
         seconds, nanoseconds = divmod(emission.ends_at, _SECOND)
         utc = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        gps_ns = emission.ends_at - _GPS_EPOCH_NS + _GPS_LEAP_SECONDS * _SECOND
-        times: dict[str, Any] = {"time": f"{utc}.{nanoseconds // 1000:06d}Z", "tmms": gps_ns // _MILLISECOND}
+        times: dict[str, Any] = {
+            "time": f"{utc}.{nanoseconds // 1000:06d}Z",
+            "tmms": gps_ns_of(emission.ends_at) // _MILLISECOND,
+        }
         if self.forwarder is Forwarder.SX1303 and emission.crc is CrcStatus.OK:
             times["ftime"] = nanoseconds + self._rng.randrange(1000)
         return times

@@ -21,6 +21,7 @@ from websockets.http11 import Request, Response
 
 from lorabridge.errors import ConfigError, Problem, TransientError
 from lorabridge.lorawan.air import GatewayStatus, Reception, Transmission, TxResult, TxTiming
+from lorabridge.lorawan.gps_time import gps_ns_of
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import SourceEnded
 from lorabridge.radio.basics_station.messages import (
@@ -65,8 +66,6 @@ BUSY: Final = "TOO_MANY_PENDING"
 UNSENDABLE: Final = "UNSENDABLE"
 """TxResult.error: the protocol has no words for the transmission."""
 
-_GPS_OFFSET_US = (315_964_800 - 18) * 1_000_000
-"""What GPS time in microseconds is behind Unix time, with the leap seconds since 2017."""
 _INFO_PATH = "/router-info"
 _MUX_PATH = "/router/"
 _COUNTERS = (
@@ -320,8 +319,8 @@ class BasicsStation:
         if isinstance(message, SentMessage):
             self._conclude(message, station)
         elif isinstance(message, TimeSyncMessage):
-            now_us = self._clock() // 1000
-            gps = {"gpstime": now_us - _GPS_OFFSET_US, "MuxTime": now_us / 1e6}
+            now = self._clock()
+            gps = {"gpstime": gps_ns_of(now) // 1000, "MuxTime": now // 1000 / 1e6}
             await station.connection.send(build({"msgtype": "timesync", "txtime": message.txtime} | gps))
         elif not isinstance(message, VersionMessage):
             info = message.upinfo

@@ -7,12 +7,11 @@ from typing import Final
 
 import msgspec
 
-from lorabridge.radio.gnss.messages import GPS_EPOCH_S, SECOND_NS, GpsTime, Place, Position, UtcTime
+from lorabridge.lorawan.gps_time import LEAP_SECONDS, gps_ns_of, utc_ns_of
+from lorabridge.radio.gnss.messages import SECOND_NS, GpsTime, Place, Position, UtcTime
 
 FRESH: Final = 3.0
 """Seconds for which a statement of time counts: receivers make one a second, two may be lost on the way."""
-ASSUMED_LEAP_SECONDS: Final = 18
-"""GPS time minus UTC since 2017, as long as no receiver says otherwise."""
 
 
 class TimeQuality(enum.Enum):
@@ -83,7 +82,7 @@ class GnssClock:
             quality=quality,
             position=self._position,
             position_age_s=None if self._position is None else now - self._position_at,
-            utc_ns=None if gps_ns is None else gps_ns + (GPS_EPOCH_S - self._leap()) * SECOND_NS,
+            utc_ns=None if gps_ns is None else utc_ns_of(gps_ns, self._leap()),
             gps_ns=gps_ns,
             time_age_s=None if gps_ns is None else now - self._time_at,
             accuracy_ns=self._accuracy_ns if quality is TimeQuality.GPS else None,
@@ -93,7 +92,7 @@ class GnssClock:
         )
 
     def _leap(self) -> int:
-        return ASSUMED_LEAP_SECONDS if self._leap_seconds is None else self._leap_seconds
+        return LEAP_SECONDS if self._leap_seconds is None else self._leap_seconds
 
     def _note_gps(self, told: GpsTime, at: float) -> None:
         if told.gps_ns is None:
@@ -110,7 +109,7 @@ class GnssClock:
         if self._in_leap_second and not told.leap_second:
             self._leap_seconds = self._leap() + 1  # it has been inserted: GPS time goes on, UTC stood still
         self._in_leap_second = told.leap_second
-        self._set(told.utc_ns - (GPS_EPOCH_S - self._leap()) * SECOND_NS, at, None)
+        self._set(gps_ns_of(told.utc_ns, self._leap()), at, None)
 
     def _set(self, gps_ns: int, at: float, accuracy_ns: int | None) -> None:
         if self._gps_ns is not None:

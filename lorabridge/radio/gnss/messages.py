@@ -12,12 +12,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from lorabridge.lorawan.gps_time import GPS_EPOCH_NS
 from lorabridge.radio.gnss.framing import Sentence, UbxMessage
 
 SECOND_NS: Final = 1_000_000_000
 NAV_TIMEGPS: Final = 0x0120
-GPS_EPOCH_S: Final = 315_964_800
-"""1980-01-06, where GPS time begins, in Unix time."""
 EARLIEST_S: Final = 1_704_067_200
 """2024-01-01. A receiver that says an earlier time has its clock wrong: 1024 weeks back is the usual fault."""
 LATEST_S: Final = 4_102_444_800
@@ -95,7 +94,7 @@ def _time_gps(payload: bytes) -> GpsTime | None:
     tow_ms, fraction_ns, week, leap_seconds, valid, accuracy_ns = _TIMEGPS.unpack(payload)
     gps_ns = (week * _WEEK_S * 1000 + tow_ms) * 1_000_000 + fraction_ns
     known = valid & 0b011 == 0b011 and tow_ms < _WEEK_S * 1000 and abs(fraction_ns) <= 500_000
-    plausible = EARLIEST_S <= gps_ns // SECOND_NS + GPS_EPOCH_S < LATEST_S
+    plausible = EARLIEST_S <= (gps_ns + GPS_EPOCH_NS) // SECOND_NS < LATEST_S
     return GpsTime(gps_ns if known and plausible else None, leap_seconds if valid & 0b100 else None, accuracy_ns)
 
 
