@@ -165,7 +165,8 @@ class Bridge:
                 if not pipeline.done():  # else `run` has raised what ended it, and to ask again loses the traceback
                     await pipeline
                 if pipeline.exception() is None:
-                    await self._pipeline.commit([], [*under_way.events, *self._sums(final=True)], under_way)
+                    last = [*under_way.events, *self._radios.watch.take(), *self._sums(final=True)]
+                    await self._pipeline.commit([], last, under_way)
         except TimeoutError:
             _FACTS.error("frames were heard that could not be committed before the stop")
         finally:  # whatever ended the pipeline, what is committed gets its chance to leave
@@ -188,7 +189,7 @@ class Bridge:
 
     def answer(self) -> dict[str, Any]:
         """What `lorabridge status` prints."""
-        link, stuck = self._link.report, self.health.stuck()
+        link, stuck, lost = self._link.report, self.health.stuck(), self._radios.watch.lost_sources
         return {
             "version": __version__,
             "gateway_id": self._config.gateway.id,
@@ -200,8 +201,9 @@ class Bridge:
             "link_hint": "" if link.fault is None else link.fault.hint,
             "commands": link.subscription.value,
             "store": self._pipeline.trouble or "ok",
-            "healthy": not stuck and not self._pipeline.trouble and link.state is LinkState.ONLINE,
+            "healthy": not (stuck or lost or self._pipeline.trouble) and link.state is LinkState.ONLINE,
             "stuck": stuck,
+            "radios_down": self._radios.watch.down,
             "verdicts": {verdict.value: count for verdict, count in self._pipeline.verdicts.most_common()},
             "counters": self.counters,
             "gateways": {str(gateway): _utc(at) for gateway, at in self._pipeline.last_heard.items()},
@@ -225,7 +227,7 @@ class Bridge:
         next_stats = time.monotonic() + interval
         while True:
             await asyncio.sleep(TICK)
-            events: list[Event] = self._sums()
+            events: list[Event] = [*self._radios.look(), *self._sums()]
             if time.monotonic() >= next_stats:
                 next_stats += interval
                 events.append(self._pipeline.stats(time.time_ns(), interval, self.counters))
