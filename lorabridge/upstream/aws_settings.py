@@ -58,6 +58,13 @@ class AwsIotSettings(TlsSettings, frozen=True, kw_only=True):
             "interval and pause; the policy must allow it"
         ),
     ] = False
+    jobs: Annotated[
+        bool,
+        Meta(
+            description="do what AWS IoT Jobs order: reload the devices, renew the certificate, nothing else; "
+            "the policy must allow it"
+        ),
+    ] = False
     topics: Annotated[TopicSettings, Meta(description="what the records are called")] = TopicSettings()
 
 
