@@ -16,7 +16,7 @@ import pytest
 from lorabridge.errors import ConfigError, TransientError
 from lorabridge.lorawan.air import GatewayStatus, LoraDataRate, Reception, Transmission, TxTiming
 from lorabridge.lorawan.types import EUI64
-from lorabridge.radio.base import RadioSilentError, SourceEnded
+from lorabridge.radio.base import RadioSilentError, RadioSource, SourceEnded
 from lorabridge.radio.concentratord import source as source_module
 from lorabridge.radio.concentratord.settings import (
     INSTALL_HINT,
@@ -160,8 +160,8 @@ def test_a_command_without_an_answer_costs_its_socket_and_nothing_else(folder: P
     played(scenario)
 
 
-async def _entered(folder: Path) -> ConcentratordStandIn:
-    return await ConcentratordStandIn(folder).__aenter__()
+async def _entered(folder: Path, **how: Any) -> ConcentratordStandIn:
+    return await ConcentratordStandIn(folder, **how).__aenter__()
 
 
 def test_a_concentratord_of_another_version_that_comes_back_gets_its_own_wording(folder: Path) -> None:
@@ -178,6 +178,17 @@ def test_a_concentratord_of_another_version_that_comes_back_gets_its_own_wording
                 assert (await source.transmit(order(gateway_eui=there))).error is None
                 assert (await restarted.ordered()).gateway_id == "0016c001ff10a236"
                 assert source.counters["gateway_changed"] == 1
+
+    played(scenario)
+
+
+def test_an_upgraded_concentratord_that_said_nothing_yet_is_not_ended_by_a_command(folder: Path) -> None:
+    async def scenario() -> None:
+        async with heard_by(standin := await _entered(folder, before_4_5=True)) as source:
+            await standin.__aexit__()
+            async with ConcentratordStandIn(folder) as upgraded:
+                assert (await source.transmit(order())).error is None
+                assert not upgraded.has_ended
 
     played(scenario)
 
@@ -265,7 +276,8 @@ def test_only_so_many_frames_wait_for_their_answers_and_a_stop_lets_them_go(fold
             await source.stop()
             assert {(await task).error for task in waiting} == {"NOT_RUNNING"}
             assert (await source.transmit(order())).error == "NOT_RUNNING"
-            assert source.can_transmit
+            seen: RadioSource = source
+            assert (seen.can_transmit, seen.reachable) == (True, None)
 
     played(scenario)
 

@@ -7,7 +7,7 @@ import itertools
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lorabridge.errors import ConfigError, TransientError
 from lorabridge.lorawan.air import GatewayStatus, Reception, Transmission, TxResult
@@ -150,11 +150,9 @@ class Concentratord:
         except ValueError:
             self._counters["tx_refused"] += 1
             return TxResult(error=UNSENDABLE)
-        number = next(self._ids) & 0xFFFF_FFFF
-        order = build_downlink(self._wording, downlink_id=number, gateway_id=str(self._eui), item=item)
         self._pending += 1
         try:
-            error = await self._answer(link, order, number)
+            error = await self._order(link, item)
         finally:
             self._pending -= 1
         outcome = "transmitted" if error is None else "tx_unanswered" if error == NO_ANSWER else "tx_refused"
@@ -221,7 +219,7 @@ class Concentratord:
         if event is None:
             self._counters["ignored"] += 1
             return
-        self._wording = wording  # after an upgrade of Concentratord its first event says how it wants its commands
+        self._wording = wording
         now = self._clock()
         told: Reception | GatewayStatus
         if isinstance(event, UplinkFrame):
@@ -239,9 +237,13 @@ class Concentratord:
         self._inbox.append(told)
         self._arrived.set()
 
-    async def _answer(self, link: Link, order: list[bytes], number: int) -> str | None:
-        """What became of an order: None when it was taken, else the word for why not."""
+    async def _order(self, link: Link, item: Mapping[str, Any]) -> str | None:
+        """Order one DownlinkFrameItem: None when it was taken, else the word for why not."""
+        number = next(self._ids) & 0xFFFF_FFFF
         try:
+            if self._wording is Wording.TOPIC:  # it may have been upgraded since its last event, and two frames end it
+                self._wording, self._eui = await self._identify(link)
+            order = build_downlink(self._wording, downlink_id=number, gateway_id=str(self._eui), item=item)
             (payload,) = await link.ask(order, self._settings.answer_timeout)
             ack = parse_tx_ack(payload)
         except TransientError:
