@@ -27,6 +27,7 @@ from lorabridge.upstream.inbound import CommandSink, Intake, Subscription
 from lorabridge.upstream.link import LinkReport, Listener
 from lorabridge.upstream.pacing import ConnectPacing, Pace, TokenBucket
 from lorabridge.upstream.rotation import Rotation
+from lorabridge.upstream.subscriptions import Subscriptions
 from lorabridge.upstream.topics import Topics
 
 MAX_PAYLOAD = 128 * 1024
@@ -89,9 +90,10 @@ class AwsIot:
         self._counters: Counter[str] = Counter(
             dict.fromkeys(_COUNTERS, 0) | {f"fault_{fault}": 0 for fault in LinkFault}
         )
-        self._intake = None if commands is None else Intake(commands, names, self._counters, pace.subscribe_again)
-        self._is_asking = self._is_announced = False
-        self._ask_again: asyncio.TimerHandle | None = None
+        self._intake = None if commands is None else Intake(commands, names, self._counters)
+        self._subscriptions = Subscriptions(pace.subscribe_again, self._subscribe, self._announce)
+        self._subscriptions.add([] if self._intake is None else [self._intake])
+        self._is_announced = False
         self.report = LinkReport(since=clock())
 
     @property
@@ -123,9 +125,9 @@ class AwsIot:
                 if not self._stopping.is_set():
                     self._after(await self._connect_once())
         finally:
-            for timer in (self._wake, self._ask_again):
-                if timer is not None:
-                    timer.cancel()
+            if self._wake is not None:
+                self._wake.cancel()
+            self._subscriptions.stop()
             self._rotation.stop()
             for connection in (self._connection, self._successor):
                 if connection is not None:
@@ -204,11 +206,10 @@ class AwsIot:
     def _after(self, down: LinkDown) -> None:
         """Draw the consequences of a connection that is over or did not come about."""
         connection, self._connection = self._connection, None
-        self._is_asking = self._is_announced = False
+        self._is_announced = False
         if self._successor is None:
             self._rotation.ended(down)
-        if self._intake is not None:
-            self._do_without(self._intake.disconnected(down.fault, down.detail, time.monotonic()))
+        self._subscriptions.disconnected(down)
         if down.fault is not None and not self._rotation.is_trying and self._successor is None:
             self._counters["drops"] += 1
             self._counters[f"fault_{down.fault}"] += 1
@@ -270,7 +271,7 @@ class AwsIot:
     def has_room(self, size: int) -> bool:
         """Whether a payload of `size` bytes may be published now; if only the rate forbids it `ready` comes in time."""
         connection = self._connection
-        if connection is None or not connection.is_up or self._is_asking or self._stopping.is_set():
+        if connection is None or not connection.is_up or self._subscriptions.is_asking or self._stopping.is_set():
             return False
         if len(connection.unacknowledged) >= connection.window:
             return False
@@ -306,39 +307,24 @@ class AwsIot:
         self._online_since = time.monotonic()
         self._is_proved = False
         self._change(LinkState.ONLINE)
-        if self._intake is not None and self._intake.is_due(self._online_since):
-            self._subscribe(self._intake)
-        else:
-            self._announce()
+        self._subscriptions.connected()
 
-    def _subscribe(self, intake: Intake) -> None:
-        """Until it is answered nothing is published: so a connection that ends over it is blamed on nothing else."""
-        if self._connection is not None and self._connection.is_up and not self._is_asking:
-            self._is_asking = True
-            self._connection.subscribe(intake.topic_filter)
+    def _subscribe(self, topic_filter: str) -> None:
+        if self._connection is not None and self._connection.is_up:
+            self._connection.subscribe(topic_filter)
             self._connection.flush()
 
-    def _do_without(self, seconds: float | None) -> None:
-        """Ask for the subscription again after so long, on whatever connection there is then."""
-        if seconds is not None and self._intake is not None:
-            self._ask_again = asyncio.get_running_loop().call_later(seconds, self._subscribe, self._intake)
-
     def _announce(self) -> None:
-        self._is_announced = True
-        self._publish_status("online", "", _BIRTH_KEY)
+        if not self._is_announced:
+            self._is_announced = True
+            self._publish_status("online", "", _BIRTH_KEY)
 
     def subscribed(self, refusal: str) -> None:
         """SUBACK: with commands or without, records may leave."""
-        self._is_asking = False
-        if self._intake is not None:
-            if refusal:
-                self._counters[f"fault_{LinkFault.SUBSCRIBE_REFUSED}"] += 1
-                self._do_without(self._intake.refused(refusal, time.monotonic()))
-            else:
-                self._intake.granted()
+        if refusal:
+            self._counters[f"fault_{LinkFault.SUBSCRIBE_REFUSED}"] += 1
+        self._subscriptions.answered(refusal)
         self._change(LinkState.ONLINE)
-        if not self._is_announced:
-            self._announce()
 
     def received(self, delivery: Delivery) -> None:
         """A message: AWS IoT counts it against the same quotas as ours."""
@@ -350,10 +336,7 @@ class AwsIot:
             if connection is not None:
                 connection.acknowledge(delivery)
 
-        if self._intake is None:
-            acknowledge()
-        else:
-            self._intake.received(delivery, acknowledge)
+        self._subscriptions.received(delivery, acknowledge)
 
     def acknowledged(self, key: int) -> None:
         """A PUBACK: the only thing that proves that records get through."""

@@ -18,6 +18,7 @@ from lorabridge.lorawan.air import GatewayStatus, LoraDataRate, Reception, Trans
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import RadioSilentError, RadioSource, SourceEnded
 from lorabridge.radio.concentratord import source as source_module
+from lorabridge.radio.concentratord.messages import Wording
 from lorabridge.radio.concentratord.settings import (
     INSTALL_HINT,
     IPC_PATH_LIMIT,
@@ -189,6 +190,11 @@ def test_an_upgraded_concentratord_that_said_nothing_yet_is_not_ended_by_a_comma
             async with ConcentratordStandIn(folder) as upgraded:
                 assert (await source.transmit(order())).error is None
                 assert not upgraded.has_ended
+            async with ConcentratordStandIn(folder) as another:
+                source._wording = Wording.TOPIC
+                another.gateway_id = "0016c001ff10a236"
+                assert (await source.transmit(order())).error == "NOT_RUNNING"
+                assert another.orders.empty()
 
     played(scenario)
 
@@ -272,7 +278,6 @@ def test_only_so_many_frames_wait_for_their_answers_and_a_stop_lets_them_go(fold
             waiting = [asyncio.create_task(source.transmit(order())) for _ in range(PENDING_LIMIT)]
             await standin.ordered()
             assert (await source.transmit(order())).error == "TOO_MANY_PENDING"
-            assert (await source.transmit(order(gateway_eui=EUI64(1)))).error == "NOT_RUNNING"
             await source.stop()
             assert {(await task).error for task in waiting} == {"NOT_RUNNING"}
             assert (await source.transmit(order())).error == "NOT_RUNNING"

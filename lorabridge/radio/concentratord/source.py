@@ -141,7 +141,7 @@ class Concentratord:
     async def transmit(self, transmission: Transmission) -> TxResult:
         """Hand a frame over; Concentratord answers when it has taken or refused it, before its moment."""
         link = self._link
-        if link is None or self._failure is not None or transmission.gateway_eui != self._eui:
+        if link is None or self._failure is not None:
             return TxResult(error=NOT_RUNNING)
         if self._pending >= PENDING_LIMIT:
             return TxResult(error=BUSY)
@@ -152,7 +152,7 @@ class Concentratord:
             return TxResult(error=UNSENDABLE)
         self._pending += 1
         try:
-            error = await self._order(link, item)
+            error = await self._order(link, transmission.gateway_eui, item)
         finally:
             self._pending -= 1
         outcome = "transmitted" if error is None else "tx_unanswered" if error == NO_ANSWER else "tx_refused"
@@ -237,15 +237,17 @@ class Concentratord:
         self._inbox.append(told)
         self._arrived.set()
 
-    async def _order(self, link: Link, item: Mapping[str, Any]) -> str | None:
+    async def _order(self, link: Link, eui: EUI64, item: Mapping[str, Any]) -> str | None:
         """Order one DownlinkFrameItem: None when it was taken, else the word for why not."""
         number = next(self._ids) & 0xFFFF_FFFF
         try:
             if self._wording is Wording.TOPIC:  # it may have been upgraded since its last event, and two frames end it
                 self._wording, self._eui = await self._identify(link)
-            order = build_downlink(self._wording, downlink_id=number, gateway_id=str(self._eui), item=item)
+            if eui != self._eui:
+                return NOT_RUNNING
+            order = build_downlink(self._wording, downlink_id=number, gateway_id=str(eui), item=item)
             (payload,) = await link.ask(order, self._settings.answer_timeout)
-            ack = parse_tx_ack(payload)
+            return _outcome(payload, number)
         except TransientError:
             return NOT_RUNNING
         except (TimeoutError, ValueError):
@@ -253,8 +255,14 @@ class Concentratord:
         except MalformedEvent as error:
             self._counters[f"fault_{error.fault.value}"] += 1
             return NO_ANSWER
-        if not payload:
-            return TxAckStatus.INTERNAL_ERROR.name  # what it could not make anything of; its log says why
-        if ack.downlink_id != number or len(ack.items) != 1:
-            return NO_ANSWER
-        return None if ack.items[0].status is TxAckStatus.OK else ack.items[0].status.name
+
+
+def _outcome(payload: bytes, number: int) -> str | None:
+    """What the answer to the order of that number says, as `_order` does. Raises MalformedEvent."""
+    if not payload:
+        return TxAckStatus.INTERNAL_ERROR.name  # what it could not make anything of; its log says why
+    ack = parse_tx_ack(payload)
+    if ack.downlink_id != number or len(ack.items) != 1:
+        return NO_ANSWER
+    said = ack.items[0].status
+    return None if said is TxAckStatus.OK else said.name
