@@ -34,6 +34,8 @@ from lorabridge.lorawan.table import SessionTable
 from lorabridge.radio.base import RadioSource
 from lorabridge.radio.basics_station.settings import BasicsStationSettings
 from lorabridge.radio.basics_station.source import BasicsStation
+from lorabridge.radio.concentratord.settings import ConcentratordSettings
+from lorabridge.radio.concentratord.source import Concentratord
 from lorabridge.radio.recording import Recording, RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdp
 from lorabridge.radio.sx1302.settings import Sx1302Settings
@@ -316,6 +318,8 @@ def source_of(settings: RadioSettings) -> RadioSource:
         return Sx1302(settings)
     if isinstance(settings, BasicsStationSettings):
         return BasicsStation(settings)
+    if isinstance(settings, ConcentratordSettings):
+        return Concentratord(settings)
     return SemtechUdp(settings)
 
 

@@ -11,6 +11,7 @@ from lorabridge.daemon.config import Config
 from lorabridge.daemon.service import check_regions, credentials_directory
 from lorabridge.errors import ConfigError, Problem
 from lorabridge.radio.basics_station.settings import BasicsStationSettings, read_token, tls_context
+from lorabridge.radio.concentratord.settings import ConcentratordSettings, missing_extra, socket_problem
 from lorabridge.radio.recording import RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdpSettings
 from lorabridge.radio.sx1302.plan import read_plan
@@ -36,6 +37,8 @@ def check(config: Config, where: str) -> list[Problem]:
             problems += _check_concentrator(radio, place)
         elif isinstance(radio, BasicsStationSettings):
             problems += _check_endpoint(radio, place)
+        elif isinstance(radio, ConcentratordSettings):
+            problems += _check_concentratord(radio, place)
         else:
             problems += _check_bind(radio, place, socket.SOCK_DGRAM)
     return problems
@@ -69,6 +72,15 @@ def _check_concentrator(settings: Sx1302Settings, where: str) -> list[Problem]:
     except ConfigError as error:
         found += error.problems
     return found
+
+
+def _check_concentratord(settings: ConcentratordSettings, where: str) -> list[Problem]:
+    """The package for ZeroMQ is installed; a socket that is not there now may be there when the bridge runs."""
+    sockets = (
+        socket_problem(settings.event_url, f"{where}.event_url"),
+        socket_problem(settings.command_url, f"{where}.command_url"),
+    )
+    return missing_extra(where) + [problem for problem in sockets if problem is not None]
 
 
 def _check_endpoint(settings: BasicsStationSettings, where: str) -> list[Problem]:

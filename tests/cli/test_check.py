@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import zmq
 
 from lorabridge.cli.main import main
 from lorabridge.lorawan.types import EUI64
@@ -24,6 +25,7 @@ METER = device()
 @pytest.fixture
 def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    monkeypatch.setitem(sys.modules, "zmq", zmq)
     return Installation(tmp_path, METER)
 
 
@@ -144,6 +146,16 @@ def _no_token(gateway: Installation) -> str:
     return f"{token}: cannot be read"
 
 
+def _no_zeromq(gateway: Installation) -> str:
+    gateway.write(f'{gateway.text}[[radio]]\ntype = "concentratord"\n')
+    # The fixture takes it back; `None` is how Python says that a module cannot be had.
+    sys.modules["zmq"] = None  # type: ignore[assignment]
+    return (
+        f"{gateway.path}: radio[2]: type concentratord needs the Python package pyzmq "
+        "(install the extra: systemd/install.sh --with concentratord, or pip install 'lorabridge[concentratord]')"
+    )
+
+
 def _wrong_form(gateway: Installation) -> str:
     gateway.write(gateway.text.replace("thing_name", "thingname"))
     return f"{gateway.path}: aws_iot.thingname: unknown key (did you mean thing_name?)"
@@ -176,6 +188,7 @@ def _store_in_a_file(gateway: Installation) -> str:
         _no_concentrator_library,
         _no_channel_plan,
         _no_token,
+        _no_zeromq,
         _wrong_form,
         _unreadable,
         _store_in_a_file,
@@ -212,6 +225,20 @@ def test_what_the_service_makes_or_has_is_a_warning(gateway: Installation, capsy
     assert f"radio[1]: warning: cannot listen on 127.0.0.1 port {gateway.udp_port}" in told
     assert told.splitlines()[-1] == "in order, 4 warning(s)"
     assert not (gateway.folder / "missing").exists()
+
+
+def test_a_concentratord_that_does_not_run_yet_is_a_warning(
+    gateway: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there, gone = gateway.folder / "there", gateway.folder / "gone"
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(there))
+        urls = f'event_url = "ipc://{there}"\ncommand_url = "ipc://{gone}"\n'
+        gateway.write(f'{gateway.text}[[radio]]\ntype = "concentratord"\n{urls}')
+        status, told = _checked(gateway, capsys)
+    assert status == 0
+    assert f"radio[2].command_url: warning: {gone}: No such file or directory" in told
+    assert "radio[2].event_url" not in told
 
 
 def test_a_folder_that_we_may_not_write_is_told(

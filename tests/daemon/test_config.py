@@ -246,6 +246,11 @@ def test_a_concentrator_that_cannot_be_is_refused(line: str, said: str) -> None:
     assert said in f"{problem.what} {problem.where}"
 
 
+def test_a_concentratord_that_cannot_be_is_refused() -> None:
+    (problem,) = problems_of(f'{SMALLEST}[[radio]]\ntype = "concentratord"\nevent_url = "udp://x"\n')
+    assert (problem.where, problem.what.partition(":")[0]) == ("file: radio[2]", "event_url")
+
+
 @pytest.mark.parametrize(
     ("topic", "said"),
     [("a/b/c/d/e/f/g/h/i", "8 slashes"), ("x" * 257, "257 bytes"), ("a/{dev_eiu}", "unknown placeholder")],
