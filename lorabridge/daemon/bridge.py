@@ -13,6 +13,7 @@ from typing import Any
 from lorabridge import __version__
 from lorabridge.backoff import Backoff
 from lorabridge.daemon.answering import answering_of, policy_of
+from lorabridge.daemon.certificate_watch import CertificateWatch, certificate_facts
 from lorabridge.daemon.command_desk import CommandDesk
 from lorabridge.daemon.config import Config, RadioSettings, parse_dev_addr_range
 from lorabridge.daemon.downlinks import Downlinks
@@ -36,10 +37,11 @@ from lorabridge.radio.semtech_udp import SemtechUdp
 from lorabridge.radio.sx1302.settings import Sx1302Settings
 from lorabridge.radio.sx1302.source import Sx1302
 from lorabridge.store.database import Store
-from lorabridge.upstream.aws_iot import AwsIot, LinkReport
+from lorabridge.upstream.aws_iot import AwsIot
 from lorabridge.upstream.drain import Drain, OutboxRecord
 from lorabridge.upstream.faults import LinkFault, LinkState
 from lorabridge.upstream.formats import encoder
+from lorabridge.upstream.link import LinkReport
 from lorabridge.upstream.topics import Topics
 
 _FACTS = Facts(logging.getLogger(__name__))
@@ -87,6 +89,7 @@ class Bridge:
         self._engine = Engine(self._table, network, store)
         self._downlinks = self._new_downlinks(network)
         self._encode = encoder_of(config)
+        self._certificate = CertificateWatch(config.aws_iot.certificate_warning, time.time)
         self._link = AwsIot(
             config.aws_iot,
             config.gateway.id,
@@ -94,6 +97,7 @@ class Bridge:
             rng=rng,
             commands=CommandDesk(self._downlinks, time.time_ns) if config.downlinks.enabled else None,
             on_change=_LinkLog().tell,
+            on_certificate=self._certificate.judged,
         )
         topics = Topics(config.aws_iot.topics, config.gateway.id)
         self._drain = Drain(store, self._link, topics, on_parked=_tell_parked)
@@ -200,6 +204,7 @@ class Bridge:
             "link_fault": None if link.fault is None else link.fault.value,
             "link_detail": link.detail,
             "link_hint": "" if link.fault is None else link.fault.hint,
+            **certificate_facts(link, self._link.certificate_valid_until),
             "commands": link.subscription.value,
             "store": self._pipeline.trouble or "ok",
             "healthy": not (stuck or lost or self._pipeline.trouble) and link.state is LinkState.ONLINE,
@@ -228,6 +233,7 @@ class Bridge:
         next_stats = time.monotonic() + interval
         while True:
             await asyncio.sleep(TICK)
+            self._certificate.look(self._link)
             events: list[Event] = [*self._radios.look(), *self._sums()]
             if time.monotonic() >= next_stats:
                 next_stats += interval
