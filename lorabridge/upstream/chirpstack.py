@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
@@ -213,7 +212,7 @@ def _region_names(region: str | None) -> dict[str, str]:
 
 def _with_hyphens(uplink_id: str) -> str:
     """The same 32 hex digits as a UUID is written."""
-    return str(uuid.UUID(uplink_id))
+    return f"{uplink_id[:8]}-{uplink_id[8:12]}-{uplink_id[12:16]}-{uplink_id[16:20]}-{uplink_id[20:]}"
 
 
 _NEVER_BOTH: dict[str, Any] = {

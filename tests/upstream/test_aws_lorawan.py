@@ -13,7 +13,6 @@ import botocore.loaders
 import botocore.model
 import botocore.validate
 import msgspec
-import pytest
 from hypothesis import given, settings
 from jsonschema import Draft202012Validator
 
@@ -194,6 +193,6 @@ def test_fsk_has_no_spreading_factor_and_no_gateway_is_made_louder_than_it_said(
     assert inner["Gateways"] == [{"GatewayEui": "0016c001f153a14c"}]
 
 
-@pytest.mark.parametrize("mic", [b"\x01\x02\x03\x04"])
-def test_the_mic_is_written_in_the_order_of_the_air(mic: bytes) -> None:
-    assert lorawan(msgspec.structs.replace(heard_uplink(METER), mic=mic))["MIC"] == "01020304"
+def test_the_mic_is_written_in_the_order_of_the_air() -> None:
+    event = msgspec.structs.replace(heard_uplink(METER), mic=b"\x01\x02\x03\x04")
+    assert lorawan(event)["MIC"] == "01020304"

@@ -121,6 +121,12 @@ def test_every_uplink_satisfies_the_published_schema_and_chirpstacks_parser(even
     assert uuid.UUID(message.deduplication_id).hex == event.id
 
 
+def test_googles_writer_makes_the_same_json_of_what_its_parser_read() -> None:
+    document = up(heard_uplink(METER, flags=0x80))
+    again = json_format.MessageToDict(parsed(document), preserving_proto_field_name=False)
+    assert again == document
+
+
 def test_what_chirpstack_writes_of_an_event_even_when_it_is_empty_is_written() -> None:
     descriptor = integration.UplinkEvent.DESCRIPTOR
     document = up(heard_uplink(METER, payload=b""))
