@@ -8,11 +8,12 @@ tell is inferred: a connection closed in answer to CONNECT, a PUBACK that never 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,16 +25,18 @@ from lorabridge.upstream.connection import Connection, ConnectionSettings, Deliv
 from lorabridge.upstream.credentials import Choice, Credentials
 from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
 from lorabridge.upstream.inbound import CommandSink, Intake, Subscription
-from lorabridge.upstream.link import LinkReport, Listener
+from lorabridge.upstream.link import NOT_YOURS, LinkReport, Listener
 from lorabridge.upstream.pacing import ConnectPacing, Pace, TokenBucket
 from lorabridge.upstream.rotation import Rotation
-from lorabridge.upstream.subscriptions import Subscriptions
+from lorabridge.upstream.subscriptions import SUBSCRIBE_TRIES, Subscriber, Subscriptions
 from lorabridge.upstream.topics import Topics
+
+_LOGGER = logging.getLogger(__name__)
 
 MAX_PAYLOAD = 128 * 1024
 """AWS IoT closes the connection on a larger publish (MQTT quotas)."""
 _COUNTERS = ("connections", "published", "acknowledged", "drops", "certificates_replaced", "certificates_refused")
-_BIRTH_KEY, _FAREWELL_KEY, _STATUS_KEY = -1, -2, -3
+_BIRTH_KEY, _FAREWELL_KEY, _STATUS_KEY, _SERVICE_KEY = -1, -2, -3, -4
 """Keys of our own publishes; a listener's are above 0."""
 _CLOCK_POLL = 1.0
 """Seconds between looks at a clock that is not set."""
@@ -94,6 +97,7 @@ class AwsIot:
         self._subscriptions = Subscriptions(pace.subscribe_again, self._subscribe, self._announce)
         self._subscriptions.add([] if self._intake is None else [self._intake])
         self._is_announced = False
+        self._strikes, self._silent_until, self._silence = 0, -math.inf, pace.subscribe_again
         self.report = LinkReport(since=clock())
 
     @property
@@ -111,6 +115,21 @@ class AwsIot:
         if self.may_try() and self._is_announced:
             self._publish_status("online", detail, _STATUS_KEY)
             self.flush()
+
+    def add_services(self, subscribers: Sequence[Subscriber]) -> None:
+        """More to subscribe to than commands, from the next connection on."""
+        self._subscriptions.add(subscribers)
+
+    def say(self, topic: str, payload: bytes) -> bool:
+        """Publish something that may be lost to a service of AWS IoT; False when it cannot be now."""
+        if not self._is_announced or time.monotonic() < self._silent_until or not self.has_room(len(payload)):
+            return False
+        self._publishes.take(1)
+        self._bytes.take(len(payload))
+        if self._connection is not None:
+            self._connection.publish(Message(topic, payload), _SERVICE_KEY)
+            self._connection.flush()
+        return True
 
     def attach(self, listener: Listener) -> None:
         """Tell `listener` of everything from now on."""
@@ -215,8 +234,21 @@ class AwsIot:
             self._counters[f"fault_{down.fault}"] += 1
             self._change(LinkState.WAITING, down)
         if connection is not None and self._listener is not None:
-            keys = [key for key, _ in connection.unacknowledged.values() if key > 0]
-            self._listener.disconnected(keys, down.culprit)
+            keys = [key for key, _ in connection.unacknowledged.values()]
+            culprit = down.culprit
+            if down.fault is not None and keys and (culprit or keys[0]) == _SERVICE_KEY:
+                culprit = NOT_YOURS
+                self._strike()
+            self._listener.disconnected([key for key in keys if key > 0], culprit)
+
+    def _strike(self) -> None:
+        """The endpoint hung up on what was said to a service: too often, and nothing is said for a while."""
+        self._strikes += 1
+        if self._strikes >= SUBSCRIBE_TRIES:
+            self._strikes = 0
+            self._silent_until = time.monotonic() + self._silence
+            hint = "the policy must allow iot:Publish on the topics of Device Shadow and Jobs that are switched on"
+            _LOGGER.warning("nothing is said to services of AWS IoT for a while", extra={"hint": hint})
 
     def _change(self, state: LinkState, down: LinkDown | None = None, retry_in: float | None = None) -> None:
         """Report a new state; the last fault stays in the report until the link has proved itself."""
@@ -349,6 +381,8 @@ class AwsIot:
             self._counters["acknowledged"] += 1
             if self._listener is not None:
                 self._listener.acknowledged(key)
+        elif key == _SERVICE_KEY:
+            self._strikes = 0
         elif key == _FAREWELL_KEY and self._farewell is not None and not self._farewell.done():
             self._farewell.set_result(None)
 
