@@ -39,7 +39,6 @@ from lorabridge.upstream.wire import (
 NO_F_PORT = 225
 """FPort of a frame that has none, as AWS writes it: no application may use it (TS001-1.0.4 §4.3.2)."""
 
-_SECOND = 1_000_000_000
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -154,7 +153,7 @@ def _lorawan(event: Uplink, region: str | None) -> LoRaWAN:
         m_type="ConfirmedDataUp" if event.confirmed else "UnconfirmedDataUp",
         modulation="LORA" if lora else "FSK",
         spreading_factor=rate.spreading_factor if isinstance(rate, LoraDataRate) else UNSET,
-        timestamp=utc(heard.received_at // _SECOND * _SECOND),
+        timestamp=utc(heard.received_at).replace(microsecond=0),
     )
 
 
