@@ -177,7 +177,7 @@ def test_the_device_id_is_the_operators_or_always_the_same_for_a_dev_eui() -> No
 
 def test_the_number_of_a_data_rate_is_that_of_the_devices_own_region() -> None:
     event = heard_uplink(METER)
-    american = msgspec.structs.replace(event, device=msgspec.structs.replace(event.device, region="US915"))
+    american = heard_uplink(builders.device(region="US915"))
     assert (lorawan(event)["DataRate"], lorawan(american)["DataRate"]) == (5, 3)
     slow = msgspec.structs.replace(event.reception, data_rate=LoraDataRate(12, 125_000))
     assert "DataRate" not in lorawan(msgspec.structs.replace(american, reception=slow))
