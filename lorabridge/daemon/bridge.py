@@ -41,10 +41,10 @@ from lorabridge.radio.semtech_udp import SemtechUdp
 from lorabridge.radio.sx1302.settings import Sx1302Settings
 from lorabridge.radio.sx1302.source import Sx1302
 from lorabridge.store.database import Store
-from lorabridge.upstream import schema
 from lorabridge.upstream.aws_iot import AwsIot
 from lorabridge.upstream.drain import Drain, OutboxRecord
 from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
+from lorabridge.upstream.formats import encoder
 from lorabridge.upstream.jobs import Jobs
 from lorabridge.upstream.link import LinkReport
 from lorabridge.upstream.shadow import Shadow
@@ -99,6 +99,7 @@ class Bridge:
         network = network_of(config, devices, self._radios.mute)
         self._engine = Engine(self._table, network, store)
         self._downlinks = self._new_downlinks(network)
+        self._encode = encoder_of(config)
         self._certificate = CertificateWatch(config.aws_iot.certificate_warning, time.time)
         self._link = AwsIot(
             config.aws_iot,
@@ -296,9 +297,6 @@ class Bridge:
     def _sums(self, *, final: bool = False) -> list[Event]:
         return list(self._reporter.due(time.time_ns(), final=final))
 
-    def _encode(self, event: Event) -> Record:
-        return schema.encode(event, self._config.gateway.id)
-
     def _status(self, state: str, detail: str) -> bytes:
         status = Status(
             at=time.time_ns(),
@@ -308,6 +306,12 @@ class Bridge:
             detail=detail,
         )
         return self._encode(status).payload
+
+
+def encoder_of(config: Config) -> Callable[[Event], Record]:
+    """What makes a record of an event, in the form that is configured."""
+    link = config.aws_iot
+    return encoder(link.format, link.chirpstack, config.gateway.id, config.network.region)
 
 
 def source_of(settings: RadioSettings) -> RadioSource:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lorabridge.daemon.config import Config
-from lorabridge.daemon.service import check_regions, credentials_directory
+from lorabridge.daemon.service import check_format, check_regions, credentials_directory
 from lorabridge.errors import ConfigError, Problem
 from lorabridge.radio.basics_station.settings import BasicsStationSettings, read_token, tls_context
 from lorabridge.radio.concentratord.settings import ConcentratordSettings, missing_extra, socket_problem
@@ -25,7 +25,7 @@ def check(config: Config, where: str) -> list[Problem]:
     """Every problem of what the configuration names; nothing is changed by looking."""
     problems = tls.check_files(config.aws_iot, datetime.now(UTC))
     devices, device_problems = load_devices(config.devices, credentials_dir=credentials_directory())
-    problems += [*device_problems, *check_regions(config, devices)]
+    problems += [*device_problems, *check_regions(config, devices), *check_format(config, devices)]
     problems += check_key_encryption_key(config.store, credentials_directory())
     problems += _check_folder(Path(config.store.path).parent, f"{where}: store.path")
     problems += _check_folder(config.report.status_socket.parent, f"{where}: report.status_socket", warning=True)

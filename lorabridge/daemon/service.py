@@ -23,6 +23,7 @@ from lorabridge.lorawan.device import Activation, Device, MulticastGroup
 from lorabridge.store.database import Store
 from lorabridge.store.devices import load_devices_and_groups
 from lorabridge.upstream import tls
+from lorabridge.upstream.format_settings import check_devices
 
 _FACTS = Facts(logging.getLogger(__name__))
 
@@ -114,8 +115,14 @@ def load_checked(config: Config) -> tuple[tuple[Device, ...], tuple[MulticastGro
     Raises ConfigError with every error in them; warnings go to the log.
     """
     devices, groups, problems = load_devices_and_groups(config.devices, credentials_dir=credentials_directory())
-    refuse([*problems, *check_regions(config, devices)])
+    refuse([*problems, *check_regions(config, devices), *check_format(config, devices)])
     return devices, groups
+
+
+def check_format(config: Config, devices: Sequence[Device]) -> list[Problem]:
+    """Devices of which the chosen form of uplinks says something that is not known."""
+    refs = [device.ref for device in devices]
+    return check_devices(config.aws_iot.format, refs, config.network.region, str(config.devices))
 
 
 def check_regions(config: Config, devices: Sequence[Device]) -> list[Problem]:

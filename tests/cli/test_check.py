@@ -124,6 +124,19 @@ def _device_of_1_1_without_region(gateway: Installation) -> str:
     return f"{gateway.devices}: device new: a device of 1.1 needs a region"
 
 
+def _form_that_numbers_data_rates_without_region(gateway: Installation) -> str:
+    text = gateway.text.replace('region = "EU868"\n', "")
+    gateway.write(text.replace("[aws_iot]\n", '[aws_iot]\nformat = "aws-lorawan"\n'))
+    return f'{gateway.devices}: device meter: format = "aws-lorawan" numbers data rates'
+
+
+def _topic_of_another_application(gateway: Installation) -> str:
+    topic = "application/1/device/{dev_eui}/event/up"
+    text = gateway.text.replace("[aws_iot]\n", '[aws_iot]\nformat = "chirpstack"\n')
+    gateway.write(f'{text}[aws_iot.topics]\nuplink = "{topic}"\n')
+    return f"{gateway.path}: aws_iot.topics.uplink: begins as a topic of ChirpStack, but is not the one of these"
+
+
 def _no_recording(gateway: Installation) -> str:
     gateway.write(f'{gateway.text}[[radio]]\ntype = "recording"\npath = "{gateway.folder}/gone.jsonl"\n')
     return f"{gateway.path}: radio[2].path: {gateway.folder}/gone.jsonl cannot be read"
@@ -184,6 +197,8 @@ def _store_in_a_file(gateway: Installation) -> str:
         _same_device_twice,
         _no_devices_at_all,
         _device_of_1_1_without_region,
+        _form_that_numbers_data_rates_without_region,
+        _topic_of_another_application,
         _no_recording,
         _no_concentrator_library,
         _no_channel_plan,
