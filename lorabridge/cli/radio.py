@@ -1,4 +1,4 @@
-"""`lorabridge radio`: find concentrators, and make the files that drive one for a board and a region."""
+"""`lorabridge radio`: find concentrators, make the files that drive one, and show what it hears."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from lorabridge.cli import radio_probe
+from lorabridge.cli import radio_listen, radio_probe
 from lorabridge.cli.main import EXIT_OK
 from lorabridge.errors import ConfigError, Problem
 from lorabridge.lorawan.regions import REGIONS, Region
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     configure.add_argument("--force", action="store_true", help="replace files that are there")
     configure.set_defaults(act=_configure)
     radio_probe.register(actions)
+    radio_listen.register(actions)
 
 
 def run(args: argparse.Namespace) -> int:
