@@ -97,7 +97,7 @@ _COLUMNS = (
     _Column("SNR", -5, _or_dash("snr_db", ".1f")),
     _Column("CRC", 3, lambda told: _NONE if told["crc"] == CrcStatus.NONE.name.lower() else told["crc"]),
     _Column("len", -3, _or_dash("size")),
-    _Column("type      DevAddr   FCnt FPt", 28, lambda told: told.get("malformed") or _type_and_device(told)),
+    _Column("type      DevAddr  FCnt Port", 28, lambda told: told.get("malformed") or _type_and_device(told)),
 )
 _LAYOUTS = (
     (_LONG_TIME, _LONG_GATEWAY, *_COLUMNS),

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 _ABOUT = """\
 Without --udp or --recording every [[radio]] of the configuration is opened, so the bridge must not run: frames that
 are heard here are told to nobody else."""
-_HINT = "two programs cannot have it: stop that one (the service: sudo systemctl stop lorabridge), or listen elsewhere"
+_HINT = "stop that program, the service with sudo systemctl stop lorabridge, or listen elsewhere with --udp"
 _PIPED = 1000
 """Columns of what is no terminal."""
 _GATEWAYS = 256
