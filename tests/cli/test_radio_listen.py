@@ -93,7 +93,7 @@ def test_a_frame_is_shown_while_it_listens_and_a_signal_is_a_clean_end(number: s
         process.send_signal(number)
         rest, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == EXIT_OK
-    assert head == ["UTC", "gateway", "MHz", "rate", "RSSI", "SNR", "CRC", "len", "type", "DevAddr", "FCnt", "FPt"]
+    assert head == ["UTC", "gateway", "MHz", "rate", "RSSI", "SNR", "CRC", "len", "type", "DevAddr", "FCnt", "Port"]
     assert row[1:] == [GATEWAY, *["868.1000", "SF7/125", "-60", "7.5", "ok", "18", "up", "260b1234", "7", "7"]]
     assert rest == ""
     assert told.splitlines() == [
