@@ -56,6 +56,7 @@ def _readable(answer: dict[str, Any]) -> str:
     lines = [f"{name:<12} {value}" for name, value in answer.items() if isinstance(value, (str, int)) and value != ""]
     if answer["stuck"]:
         lines.append(f"{'stuck':<12} {', '.join(answer['stuck'])}")
+    lines += [f"{state:<12} {name}" for name, state in answer.get("radios_down", {}).items()]
     for title in ("verdicts", "counters", "gateways"):
         lines += ["", f"{title}:"]
         lines += [f"  {name:<44} {value}" for name, value in answer[title].items() if value] or ["  none"]

@@ -13,6 +13,7 @@ from typing import Any
 from lorabridge import __version__
 from lorabridge.backoff import Backoff
 from lorabridge.daemon.answering import answering_of, policy_of
+from lorabridge.daemon.certificate_watch import CertificateWatch, certificate_facts
 from lorabridge.daemon.command_desk import CommandDesk
 from lorabridge.daemon.config import Config, RadioSettings, parse_dev_addr_range
 from lorabridge.daemon.downlinks import Downlinks
@@ -37,9 +38,10 @@ from lorabridge.radio.sx1302.settings import Sx1302Settings
 from lorabridge.radio.sx1302.source import Sx1302
 from lorabridge.store.database import Store
 from lorabridge.upstream import schema
-from lorabridge.upstream.aws_iot import AwsIot, LinkReport
+from lorabridge.upstream.aws_iot import AwsIot
 from lorabridge.upstream.drain import Drain, OutboxRecord
 from lorabridge.upstream.faults import LinkFault, LinkState
+from lorabridge.upstream.link import LinkReport
 from lorabridge.upstream.topics import Topics
 
 _FACTS = Facts(logging.getLogger(__name__))
@@ -86,6 +88,7 @@ class Bridge:
         network = network_of(config, devices, self._radios.mute)
         self._engine = Engine(self._table, network, store)
         self._downlinks = self._new_downlinks(network)
+        self._certificate = CertificateWatch(config.aws_iot.certificate_warning, time.time)
         self._link = AwsIot(
             config.aws_iot,
             config.gateway.id,
@@ -93,6 +96,7 @@ class Bridge:
             rng=rng,
             commands=CommandDesk(self._downlinks, time.time_ns) if config.downlinks.enabled else None,
             on_change=_LinkLog().tell,
+            on_certificate=self._certificate.judged,
         )
         topics = Topics(config.aws_iot.topics, config.gateway.id)
         self._drain = Drain(store, self._link, topics, on_parked=_tell_parked)
@@ -165,7 +169,8 @@ class Bridge:
                 if not pipeline.done():  # else `run` has raised what ended it, and to ask again loses the traceback
                     await pipeline
                 if pipeline.exception() is None:
-                    await self._pipeline.commit([], [*under_way.events, *self._sums(final=True)], under_way)
+                    last = [*under_way.events, *self._radios.watch.take(), *self._sums(final=True)]
+                    await self._pipeline.commit([], last, under_way)
         except TimeoutError:
             _FACTS.error("frames were heard that could not be committed before the stop")
         finally:  # whatever ended the pipeline, what is committed gets its chance to leave
@@ -188,7 +193,7 @@ class Bridge:
 
     def answer(self) -> dict[str, Any]:
         """What `lorabridge status` prints."""
-        link, stuck = self._link.report, self.health.stuck()
+        link, stuck, lost = self._link.report, self.health.stuck(), self._radios.watch.lost_sources
         return {
             "version": __version__,
             "gateway_id": self._config.gateway.id,
@@ -198,10 +203,12 @@ class Bridge:
             "link_fault": None if link.fault is None else link.fault.value,
             "link_detail": link.detail,
             "link_hint": "" if link.fault is None else link.fault.hint,
+            **certificate_facts(link, self._link.certificate_valid_until),
             "commands": link.subscription.value,
             "store": self._pipeline.trouble or "ok",
-            "healthy": not stuck and not self._pipeline.trouble and link.state is LinkState.ONLINE,
+            "healthy": not (stuck or lost or self._pipeline.trouble) and link.state is LinkState.ONLINE,
             "stuck": stuck,
+            "radios_down": self._radios.watch.down,
             "verdicts": {verdict.value: count for verdict, count in self._pipeline.verdicts.most_common()},
             "counters": self.counters,
             "gateways": {str(gateway): _utc(at) for gateway, at in self._pipeline.last_heard.items()},
@@ -225,7 +232,8 @@ class Bridge:
         next_stats = time.monotonic() + interval
         while True:
             await asyncio.sleep(TICK)
-            events: list[Event] = self._sums()
+            self._certificate.look(self._link)
+            events: list[Event] = [*self._radios.look(), *self._sums()]
             if time.monotonic() >= next_stats:
                 next_stats += interval
                 events.append(self._pipeline.stats(time.time_ns(), interval, self.counters))

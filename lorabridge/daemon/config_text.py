@@ -54,7 +54,7 @@ def _table(settings: type[msgspec.Struct], path: str) -> Iterator[str]:
         kind = bare_type(field.type)
         if _is_struct(kind):
             inner.append((f"{path}.{field.encode_name}" if path else field.encode_name, kind))
-        elif field.encode_name != "radio":
+        elif field.name != "radios":
             yield _key(field)
     for name, kind in inner:
         yield f"\n[{name}]\n{_comment(_about(kind))}"
@@ -104,7 +104,7 @@ def rows(settings: type[msgspec.Struct]) -> list[str]:
     cells = [
         (f"`{field.encode_name}`", _kind(field.type), _default(field), describe(field.type))
         for field in msgspec.structs.fields(settings)
-        if not _is_struct(bare_type(field.type)) and field.encode_name != "radio"
+        if not _is_struct(bare_type(field.type)) and field.name != "radios"
     ]
     made = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells]
     return ["| key | type | default | meaning |", "|---|---|---|---|", *made] if made else []

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lorabridge.backoff import Backoff
 from lorabridge.daemon.health import Check, Health
 from lorabridge.daemon.log import Facts
+from lorabridge.daemon.radio_watch import RadioWatch
 from lorabridge.errors import ConfigError, TransientError
 from lorabridge.lorawan.air import GatewayStatus, Reception, Transmission, TxResult
+from lorabridge.lorawan.events import RadioEvent
 from lorabridge.radio.base import RadioSource, SourceEnded
 
 Heard = Reception | GatewayStatus
@@ -21,6 +24,8 @@ INBOX_BATCHES = 16
 NO_SOURCE = "NO_SOURCE"
 SOURCE_FAILED = "SOURCE_FAILED"
 """TxResult.error: the gateway's radio source is not configured any more, or failed."""
+STABLE_AFTER = 30.0
+"""Seconds that a source must have worked for its next failure to count as the first."""
 STOP_LIMIT = 2.0
 """Seconds a source may take to let go."""
 
@@ -30,10 +35,22 @@ _FACTS = Facts(logging.getLogger(__name__))
 class Radios:
     """The sources of one bridge."""
 
-    def __init__(self, sources: Sequence[RadioSource], health: Health, backoff: Mapping[str, Backoff]) -> None:
+    def __init__(
+        self,
+        sources: Sequence[RadioSource],
+        health: Health,
+        backoff: Mapping[str, Backoff],
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` gives ns since the Unix epoch, `monotonic` seconds."""
         self._sources = sources
         self._health = health
         self._backoff = backoff
+        self.watch = RadioWatch(clock, monotonic)
+        """What is lost, and what is told of it."""
+        self._monotonic = monotonic
         self._inbox: asyncio.Queue[list[Heard]] = asyncio.Queue(INBOX_BATCHES)
         self._tasks: list[asyncio.Task[None]] = []
         self._totals: Counter[str] = Counter()
@@ -53,6 +70,12 @@ class Radios:
     def mute(self) -> frozenset[str]:
         """The sources that cannot send."""
         return frozenset(source.name for source in self._sources if not source.can_transmit)
+
+    def look(self) -> list[RadioEvent]:
+        """Which sources and gateways were lost or came back since the last time; to be asked once a second."""
+        for source in self._sources:
+            self.watch.look(source.name, source.reachable)
+        return self.watch.take()
 
     async def transmit(self, source_name: str, transmission: Transmission) -> TxResult:
         """Hand a frame over to the source through which its gateway was heard; whatever fails is an answer too."""
@@ -125,8 +148,10 @@ class Radios:
     async def _listen(self, source: RadioSource, *, opened: bool) -> None:
         """One source for as long as it has something to say; whatever fails in it, it is started again."""
         check = self._health.add(f"radio {source.name}", limit=60.0)
+        backoff = self._backoff[source.name]
         try:
             while True:
+                began = self._monotonic()
                 try:
                     if opened or not await self._open(source):
                         opened = False
@@ -135,8 +160,11 @@ class Radios:
                     raise
                 except Exception as error:  # noqa: BLE001  # a bug in one source must not silence the others, or us
                     self._failed(source, error)
+                    self.watch.failed(source.name, error)
                     await self._close(source)
-                await asyncio.sleep(self._backoff[source.name].next())
+                if self._monotonic() - began >= STABLE_AFTER:
+                    backoff.reset()
+                await asyncio.sleep(backoff.next())
         except SourceEnded:
             _FACTS.info("radio source ended", source=source.name)
         finally:
@@ -146,7 +174,6 @@ class Radios:
         """Everything an open source says, until it fails or ends."""
         while True:
             heard = await source.receive()
-            self._backoff[source.name].reset()
             with check.working():
                 await self._put(heard)
 
@@ -164,7 +191,9 @@ class Radios:
             await source.start()
         except TransientError as error:
             self._failed(source, error)
+            self.watch.failed(source.name, error)
             return error
+        self.watch.started(source.name)
         _FACTS.info("radio source started", source=source.name)
         return None
 

@@ -23,6 +23,7 @@ class EventKind(enum.Enum):
     JOIN = "join"
     DOWNLINK_RESULT = "downlink_result"
     MAC = "mac"
+    RADIO = "radio"
 
 
 class DeviceRef(msgspec.Struct, frozen=True, gc=False):
@@ -146,6 +147,34 @@ class MacReport(msgspec.Struct, frozen=True, kw_only=True):
     """The last command was cut off."""
 
 
+class RadioState(enum.Enum):
+    """What became of a radio, or of one gateway behind it."""
+
+    SILENT = "radio_silent"
+    """It gives no sign of life."""
+    DEAD = "radio_dead"
+    """It failed: its process ended, its port is gone, it answers with errors."""
+    RECOVERED = "radio_recovered"
+    """It works again."""
+
+
+class RadioEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """A radio source that fails, or a gateway behind it, and its return: one event each, however long it takes."""
+
+    at: int
+    """Nanoseconds since the Unix epoch."""
+    source: str
+    """Name of the radio source in the configuration."""
+    gateway_eui: EUI64 | None
+    """One gateway of several behind the source; None for the source itself."""
+    state: RadioState
+    reason: str = ""
+    down_s: float | None = None
+    """Of a recovery: how long nothing was heard."""
+    failures: int = 0
+    """Of a recovery: how many starts failed in between."""
+
+
 class GatewayStats(msgspec.Struct, frozen=True, kw_only=True):
     """What the bridge and one of its radios did in an interval."""
 
@@ -168,7 +197,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
-Event = Uplink | UplinkCopy | SecurityEvent | GatewayStats | Status | Join | DownlinkResult | MacReport
+Event = Uplink | UplinkCopy | SecurityEvent | GatewayStats | Status | Join | DownlinkResult | MacReport | RadioEvent
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from lorabridge.errors import TransientError
 from lorabridge.lorawan.air import GatewayStatus, Reception, Transmission, TxResult
+from lorabridge.lorawan.types import EUI64
 
 
 class SourceEnded(Exception):  # noqa: N818  # an end is no error
     """The source has nothing more, ever: a recording was played to its end."""
+
+
+class RadioSilentError(TransientError):
+    """The radio does not fail: it says nothing any more."""
 
 
 class RadioSource(Protocol):
@@ -26,6 +32,10 @@ class RadioSource(Protocol):
     @property
     def can_transmit(self) -> bool:
         """Whether there is anything behind it that could send."""
+
+    @property
+    def reachable(self) -> frozenset[EUI64] | None:
+        """The gateways behind it that give signs of life now; None where the source itself fails when they end."""
 
     @property
     def counters(self) -> Mapping[str, int]:

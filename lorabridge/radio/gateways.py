@@ -78,6 +78,11 @@ class RouteTable:
         self._routes[gateway_eui] = route  # at the end: the one that called longest ago is always the first
         return True
 
+    def alive(self, now: float) -> frozenset[EUI64]:
+        """The gateways that can be reached."""
+        self._expire(now)
+        return frozenset(self._routes)
+
     def find(self, gateway_eui: EUI64, now: float) -> Route | None:
         """The route to a gateway, None when it never called or not for too long."""
         route = self._routes.get(gateway_eui)

@@ -105,6 +105,11 @@ class Recording:
         return self._settings.name
 
     @property
+    def reachable(self) -> None:
+        """A recording speaks as it was recorded."""
+        return None
+
+    @property
     def counters(self) -> Mapping[str, int]:
         """`damaged` could not be read; `skipped` is neither a frame heard nor a status report."""
         return dict(self._counters)

@@ -181,6 +181,11 @@ class SemtechUdp:
         return True
 
     @property
+    def reachable(self) -> frozenset[EUI64]:
+        """The gateways whose PULL_DATA came within `gateway_timeout`."""
+        return self._routes.alive(self._monotonic())
+
+    @property
     def counters(self) -> Mapping[str, int]:
         """Totals by name; `kernel_dropped` is what the kernel had no room for (or had a wrong checksum)."""
         return {

@@ -22,6 +22,7 @@ KIND_CODES = {
     EventKind.JOIN: 4,
     EventKind.DOWNLINK_RESULT: 5,
     EventKind.MAC: 6,
+    EventKind.RADIO: 7,
 }
 """How a kind is stored: never changed. STATUS is not stored: only the newest one means anything."""
 _KINDS = tuple(KIND_CODES)
@@ -31,6 +32,7 @@ DROP_ORDER = (
     EventKind.MAC,
     EventKind.UPLINK,
     EventKind.DOWNLINK_RESULT,
+    EventKind.RADIO,
     EventKind.JOIN,
     EventKind.SECURITY,
 )

@@ -14,53 +14,28 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Protocol
-
-import msgspec
+from typing import Any
 
 from lorabridge.backoff import Backoff
 from lorabridge.lorawan.events import EventKind
 from lorabridge.upstream import tls
 from lorabridge.upstream.aws_settings import AwsIotSettings
-from lorabridge.upstream.connection import Connection, ConnectionSettings, Delivery, Message
+from lorabridge.upstream.connection import Connection, ConnectionSettings, Delivery, Message, Owner
+from lorabridge.upstream.credentials import Choice, Credentials
 from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
 from lorabridge.upstream.inbound import CommandSink, Intake, Subscription
+from lorabridge.upstream.link import LinkReport, Listener
 from lorabridge.upstream.pacing import ConnectPacing, Pace, TokenBucket
+from lorabridge.upstream.rotation import Rotation
 from lorabridge.upstream.topics import Topics
 
 MAX_PAYLOAD = 128 * 1024
 """AWS IoT closes the connection on a larger publish (MQTT quotas)."""
-_BIRTH_KEY, _FAREWELL_KEY = -1, -2
+_COUNTERS = ("connections", "published", "acknowledged", "drops", "certificates_replaced", "certificates_refused")
+_BIRTH_KEY, _FAREWELL_KEY, _STATUS_KEY = -1, -2, -3
 """Keys of our own publishes; a listener's are above 0."""
 _CLOCK_POLL = 1.0
 """Seconds between looks at a clock that is not set."""
-
-
-class LinkReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How the link is, for health and logs."""
-
-    state: LinkState = LinkState.STOPPED
-    fault: LinkFault | None = None
-    """Why it went down last; None since it proved itself."""
-    detail: str = ""
-    since: float = 0.0
-    """Seconds since the Unix epoch, by our clock."""
-    retry_in: float | None = None
-    subscription: Subscription = Subscription.OFF
-    """Whether commands are received."""
-
-
-class Listener(Protocol):
-    """Who has something to publish; every call comes from the loop and returns at once."""
-
-    def acknowledged(self, key: int) -> None:
-        """The publish with this key has its PUBACK. `ready` follows before long."""
-
-    def disconnected(self, unacknowledged: list[int], culprit: int | None) -> None:
-        """The connection is gone, these publishes with it, the oldest first; `culprit` was refused by name."""
-
-    def ready(self) -> None:
-        """There may be room."""
 
 
 class AwsIot:
@@ -75,12 +50,14 @@ class AwsIot:
         rng: random.Random,
         commands: CommandSink | None = None,
         on_change: Callable[[LinkReport], None] = lambda _report: None,
+        on_certificate: Callable[[LinkDown | None], None] = lambda _refusal: None,
         clock: Callable[[], float] = time.time,
         pace: Pace | None = None,
     ) -> None:
         """`status(state, detail)` makes the payload of a status record; `rng` is the jitter's.
 
-        `commands` None: nothing is subscribed to.
+        `commands` None: nothing is subscribed to. `on_certificate` is told of a new certificate that proved itself
+        (None), or why the one before it stays in use.
         """
         pace = pace or Pace()
         names = Topics(settings.topics, gateway_id)
@@ -93,7 +70,12 @@ class AwsIot:
         self._listener: Listener | None = None
         self._connection: Connection | None = None
         self._dialled: Connection | None = None
+        self._successor: Connection | None = None
+        self._on_certificate = on_certificate
+        self._rotation = Rotation(Credentials(settings, pace.certificate_again), self, pace.look_interval)
         self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        """No more waiting: there is a stop, or a connection that was accepted already."""
         self._online_since = math.inf
         self._is_proved = False
         self._farewell: asyncio.Future[None] | None = None
@@ -105,8 +87,7 @@ class AwsIot:
         self._publishes = TokenBucket(rate, max(1.0, rate / (4 if commands is None else 8)))
         self._bytes = TokenBucket(settings.max_bytes_per_second, max(MAX_PAYLOAD, settings.max_bytes_per_second / 4))
         self._counters: Counter[str] = Counter(
-            {"connections": 0, "published": 0, "acknowledged": 0, "drops": 0}
-            | {f"fault_{fault}": 0 for fault in LinkFault}
+            dict.fromkeys(_COUNTERS, 0) | {f"fault_{fault}": 0 for fault in LinkFault}
         )
         self._intake = None if commands is None else Intake(commands, names, self._counters, pace.subscribe_again)
         self._is_asking = self._is_announced = False
@@ -118,6 +99,17 @@ class AwsIot:
         """Named totals since the process began."""
         return self._counters
 
+    @property
+    def certificate_valid_until(self) -> datetime | None:
+        """When the certificate in use expires, UTC; None until one proved itself."""
+        return self._rotation.valid_until
+
+    def tell(self, detail: str) -> None:
+        """Publish our status once more, with something that somebody should know; nothing happens while offline."""
+        if self.may_try() and self._is_announced:
+            self._publish_status("online", detail, _STATUS_KEY)
+            self.flush()
+
     def attach(self, listener: Listener) -> None:
         """Tell `listener` of everything from now on."""
         self._listener = listener
@@ -126,26 +118,26 @@ class AwsIot:
         """Connect, again and again, until `stop`. Only our own bugs leave it as exceptions."""
         try:
             while not self._stopping.is_set():
-                await self._wait_for_clock()
-                delay = self._pacing.delay(time.monotonic())
-                if delay > 0:
-                    self._change(LinkState.WAITING, retry_in=delay)
-                    await self._pause(delay)
+                if self._successor is None:
+                    await self._wait_until_due()
                 if not self._stopping.is_set():
                     self._after(await self._connect_once())
         finally:
             for timer in (self._wake, self._ask_again):
                 if timer is not None:
                     timer.cancel()
-            if self._connection is not None:
-                self._connection.drop(LinkDown(None))
-                self._connection = None
+            self._rotation.stop()
+            for connection in (self._connection, self._successor):
+                if connection is not None:
+                    connection.drop(LinkDown(None))
+            self._connection = self._successor = None
             self._change(LinkState.STOPPED)
 
     async def stop(self, limit: float) -> None:
         """Publish nothing new, wait up to `limit` seconds for PUBACKs, say farewell, DISCONNECT; `run` returns."""
         deadline = time.monotonic() + limit
         self._stopping.set()
+        self._hurry.set()
         connection = self._connection
         if connection is None:
             return
@@ -156,38 +148,50 @@ class AwsIot:
             await asyncio.wait(over, timeout=max(0.0, deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
         connection.disconnect()
 
+    async def _wait_until_due(self) -> None:
+        """Until the next CONNECT may go."""
+        await self._wait_for_clock()
+        delay = self._pacing.delay(time.monotonic())
+        if delay > 0:
+            self._change(LinkState.WAITING, retry_in=delay)
+            await self._pause(delay)
+
     async def _wait_for_clock(self) -> None:
         """Until the clock is set no certificate can be judged, and trying would only blame the wrong one."""
-        while tls.clock_is_unset(now := datetime.fromtimestamp(self._clock(), UTC)) and not self._stopping.is_set():
+        while tls.clock_is_unset(now := datetime.fromtimestamp(self._clock(), UTC)) and not self._hurry.is_set():
             if self.report.fault is not LinkFault.CLOCK_NOT_SET:
                 self._counters[f"fault_{LinkFault.CLOCK_NOT_SET}"] += 1
                 self._change(LinkState.WAITING, LinkDown(LinkFault.CLOCK_NOT_SET, f"it says {now:%Y-%m-%d}"))
             await self._pause(_CLOCK_POLL)
 
     async def _pause(self, delay: float) -> None:
-        """Sleep, but not through a `stop`."""
+        """Sleep, but not when there is something to do."""
         try:
             async with asyncio.timeout(delay):
-                await self._stopping.wait()
+                await self._hurry.wait()
         except TimeoutError:
             return
 
     async def _connect_once(self) -> LinkDown:
         """One connection from beginning to end; how it ended."""
+        if self._successor is not None:
+            self._connection, self._successor = self._successor, None
+            self._hurry.clear()
+            self.connected()
+            return await asyncio.shield(self._connection.down)
         self._pacing.tried(time.monotonic())
         if self._dialled is not None and self._dialled.is_dialling:  # never more than one thread in a look-up
             return LinkDown(LinkFault.NAME_NOT_RESOLVED, "the last look-up still hangs")
         self._change(LinkState.CONNECTING)
-        self._counters["connections"] += 1
-        self._connection = self._dialled = Connection(self._connection_settings(), self, self._clock)
-        self._connection.dial()
+        self._connection = self._dialled = self.dial(self._rotation.choose(), self)
         return await asyncio.shield(self._connection.down)  # a cancelled `run` still has to close the socket
 
-    def _connection_settings(self) -> ConnectionSettings:
+    def _connection_settings(self, choice: Choice) -> ConnectionSettings:
         settings = self._settings
         will = Message(self._status_topic, self._status("offline", "connection lost"), settings.retain_status)
         return ConnectionSettings(
             tls=settings,
+            context=choice.context,
             client_id=settings.thing_name,
             mqtt_5=settings.mqtt_version == "5",
             keep_alive=round(settings.keep_alive),
@@ -201,9 +205,11 @@ class AwsIot:
         """Draw the consequences of a connection that is over or did not come about."""
         connection, self._connection = self._connection, None
         self._is_asking = self._is_announced = False
+        if self._successor is None:
+            self._rotation.ended(down)
         if self._intake is not None:
             self._do_without(self._intake.disconnected(down.fault, down.detail, time.monotonic()))
-        if down.fault is not None:
+        if down.fault is not None and not self._rotation.is_trying and self._successor is None:
             self._counters["drops"] += 1
             self._counters[f"fault_{down.fault}"] += 1
             self._change(LinkState.WAITING, down)
@@ -220,9 +226,44 @@ class AwsIot:
             detail=detail,
             since=self._clock(),
             retry_in=retry_in,
+            rolled_back=self._rotation.is_rolled_back,
             subscription=Subscription.OFF if self._intake is None else self._intake.state,
         )
         self._on_change(self.report)
+
+    # What a rotation of certificates needs (rotation.Host).
+
+    def may_try(self) -> bool:
+        """Whether there is a connection to fall back on, and no stop under way."""
+        return self._connection is not None and self._connection.is_up and not self._stopping.is_set()
+
+    def dial(self, choice: Choice, owner: Owner) -> Connection:
+        """Begin a connection with this pair."""
+        if owner is not self:
+            self._pacing.note(time.monotonic())
+        self._counters["connections"] += 1
+        connection = Connection(self._connection_settings(choice), owner, self._clock)
+        connection.dial()
+        return connection
+
+    def accepted(self, connection: Connection) -> None:
+        """The endpoint accepted the new connection, and so ends the old one: what is under way there is sent again."""
+        connection.owner = self
+        self._successor = connection
+        self._hurry.set()
+        if self._connection is not None:
+            self._connection.disconnect()
+
+    def judged(self, refusal: LinkDown | None) -> None:
+        """A new certificate proved itself, or is not used any more."""
+        self._counters["certificates_replaced" if refusal is None else "certificates_refused"] += 1
+        self._on_certificate(refusal)
+        self._change(self.report.state)
+
+    def broke(self, bug: BaseException) -> None:
+        """What nobody foresaw ends `run`."""
+        if self._connection is not None:
+            self._connection.fail(bug)
 
     # What a listener uses.
 
@@ -316,6 +357,7 @@ class AwsIot:
 
     def acknowledged(self, key: int) -> None:
         """A PUBACK: the only thing that proves that records get through."""
+        self._rotation.puback()
         if not self._is_proved and time.monotonic() - self._online_since >= self._proved_after:
             self._is_proved = True
             self._pacing.reset()

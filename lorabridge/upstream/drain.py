@@ -22,7 +22,8 @@ from typing import Protocol
 from lorabridge.errors import TransientError
 from lorabridge.lorawan.events import EventKind
 from lorabridge.lorawan.types import EUI64
-from lorabridge.upstream.aws_iot import MAX_PAYLOAD, Listener
+from lorabridge.upstream.aws_iot import MAX_PAYLOAD
+from lorabridge.upstream.link import Listener
 from lorabridge.upstream.topics import Topics
 
 _LOGGER = logging.getLogger(__name__)

@@ -148,6 +148,20 @@ class MacRecord(Wire, frozen=True, kw_only=True, tag_field="schema", tag="lorabr
     truncated: Annotated[bool, Meta(description="The last command was cut off.")]
 
 
+class RadioRecord(Wire, frozen=True, kw_only=True, tag_field="schema", tag="lorabridge/radio/1"):
+    """A radio source, or one gateway behind it, that fell silent, died or came back."""
+
+    id: Id
+    gateway_id: str
+    at: Utc
+    source: Annotated[str, Meta(description="Name of the radio source in the bridge's configuration.")]
+    gateway_eui: Annotated[Hex8 | None, Meta(description="Which gateway behind it; null for the source itself.")]
+    event: Literal["radio_silent", "radio_dead", "radio_recovered"]
+    reason: Annotated[str, Meta(description="What was noticed, for people.")]
+    down_s: Annotated[float | None, Meta(description="Of a recovery: seconds without this radio.")]
+    failures: Annotated[int, Meta(ge=0, description="Of a recovery: starts that failed in between.")]
+
+
 class GatewayObject(Wire, frozen=True, kw_only=True):
     """The last status report of one gateway; null where it does not say."""
 
@@ -201,6 +215,7 @@ Message = (
     | JoinRecord
     | DownlinkResultRecord
     | MacRecord
+    | RadioRecord
     | GatewayStatsRecord
     | StatusRecord
 )

@@ -21,6 +21,7 @@ from lorabridge.lorawan.events import (
     GatewayStats,
     Join,
     MacReport,
+    RadioEvent,
     Record,
     SecurityEvent,
     Status,
@@ -35,6 +36,7 @@ from lorabridge.upstream.records import (
     MacCommandObject,
     MacRecord,
     Message,
+    RadioRecord,
     SecurityRecord,
     StatusRecord,
     UplinkCopyRecord,
@@ -57,6 +59,7 @@ RECORDS: dict[EventKind, type[Message]] = {
     EventKind.JOIN: JoinRecord,
     EventKind.DOWNLINK_RESULT: DownlinkResultRecord,
     EventKind.MAC: MacRecord,
+    EventKind.RADIO: RadioRecord,
     EventKind.GATEWAY_STATS: GatewayStatsRecord,
     EventKind.STATUS: StatusRecord,
 }
@@ -81,6 +84,8 @@ def encode(event: Event, gateway_id: str) -> Record:
             kind, device, message = EventKind.DOWNLINK_RESULT, event.device, _downlink_result(event, gateway_id)
         case MacReport():
             kind, device, message = EventKind.MAC, event.device, _mac(event, gateway_id)
+        case RadioEvent():
+            kind, message = EventKind.RADIO, _radio(event, gateway_id)
         case GatewayStats():
             kind, message = EventKind.GATEWAY_STATS, _gateway_stats(event, gateway_id)
         case Status():
@@ -201,6 +206,20 @@ def _mac(event: MacReport, gateway_id: str) -> MacRecord:
         commands=[MacCommandObject(name=name, fields=dict(fields)) for name, fields in event.commands],
         unknown_cid=event.unknown_cid,
         truncated=event.truncated,
+    )
+
+
+def _radio(event: RadioEvent, gateway_id: str) -> RadioRecord:
+    return RadioRecord(
+        id="",
+        gateway_id=gateway_id,
+        at=utc(event.at),
+        source=event.source,
+        gateway_eui=None if event.gateway_eui is None else str(event.gateway_eui),
+        event=event.state.value,
+        reason=text(event.reason),
+        down_s=event.down_s,
+        failures=event.failures,
     )
 
 

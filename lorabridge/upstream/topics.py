@@ -47,6 +47,9 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True):
     mac: Annotated[str, Meta(description="topic of what the MAC layer of a device reports")] = (
         "lorabridge/{gateway_id}/mac/{dev_eui}"
     )
+    radio: Annotated[str, Meta(description="topic of radios and gateways that fail or come back")] = (
+        "lorabridge/{gateway_id}/radio"
+    )
     gateway_stats: Annotated[str, Meta(description="topic of statistics")] = "lorabridge/{gateway_id}/gateway_stats"
     status: Annotated[str, Meta(description="topic of birth, last will and clean stop")] = (
         "lorabridge/{gateway_id}/status"
@@ -185,6 +188,7 @@ def _template(settings: TopicSettings, kind: EventKind) -> str:
         EventKind.JOIN: settings.join,
         EventKind.DOWNLINK_RESULT: settings.downlink_result,
         EventKind.MAC: settings.mac,
+        EventKind.RADIO: settings.radio,
         EventKind.GATEWAY_STATS: settings.gateway_stats,
         EventKind.STATUS: settings.status,
     }[kind]

@@ -11,9 +11,10 @@ import pytest
 
 from lorabridge.backoff import Backoff
 from lorabridge.daemon.health import Health
-from lorabridge.daemon.radios import INBOX_BATCHES, Heard, Radios
+from lorabridge.daemon.radios import INBOX_BATCHES, STABLE_AFTER, Heard, Radios
 from lorabridge.errors import ConfigError, Problem, TransientError
 from lorabridge.lorawan.air import GatewayStatus, Transmission, TxResult
+from lorabridge.lorawan.events import RadioState
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import SourceEnded
 from tests.daemon.config_help import captured_log, lines_of
@@ -23,6 +24,7 @@ class Scripted:
     """A source that plays a list: a status report, an error to raise, or nothing more to come (waits)."""
 
     can_transmit = True
+    reachable: frozenset[EUI64] | None = None
 
     def __init__(self, name: str, script: list[Any]) -> None:
         self.name = name
@@ -84,9 +86,51 @@ def test_a_source_that_fails_is_started_again_and_goes_on() -> None:
         heard = await _collect(radios, lambda heard: len(heard) == 2)
         assert [one.received_at for one in heard] == [1, 2]
         assert (source.starts, radios.counters["a_failures"]) == (3, 2)
+        told = [(event.source, event.state, event.reason, event.failures) for event in radios.look()]
+        assert told == [("a", RadioState.DEAD, "port gone", 0), ("a", RadioState.RECOVERED, "", 1)]
         await radios.stop()
 
     asyncio.run(scenario())
+
+
+class Waits(Backoff):
+    """Which wait since the last reset each one was, without waiting."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0, 64.0, random.Random(1))
+        self.since_reset = 0
+        self.history: list[int] = []
+
+    def next(self) -> float:
+        self.since_reset += 1
+        self.history.append(self.since_reset)
+        super().next()
+        return 0.0
+
+    def reset(self) -> None:
+        self.since_reset = 0
+        super().reset()
+
+
+def test_only_a_source_that_worked_for_a_while_is_started_again_at_once() -> None:
+    now = [0.0]
+
+    class Dies(Scripted):
+        async def receive(self) -> list[Heard]:
+            now[0] += self.lasts.pop(0) if self.lasts else 0.0
+            return await super().receive()
+
+        lasts: list[float] = [1, 1, 1, STABLE_AFTER, 1]  # noqa: RUF012  # one source
+
+    async def scenario() -> list[int]:
+        source, waits = Dies("a", [TransientError("again")] * 5 + [_report(1)]), Waits()
+        radios = Radios([source], Health(lambda: 0.0), {"a": waits}, monotonic=lambda: now[0])
+        await radios.start()
+        await _collect(radios, bool)
+        await radios.stop()
+        return waits.history
+
+    assert asyncio.run(scenario()) == [1, 2, 3, 1, 2]
 
 
 def test_a_source_that_fails_at_the_start_does_not_stop_the_others() -> None:

@@ -675,6 +675,7 @@ class Fixed:
 
     name = "fixed"
     can_transmit = False
+    reachable = None
     counters: dict[str, int] = {}  # noqa: RUF012  # never changed
 
     def __init__(self, items: list[Heard]) -> None:

@@ -28,6 +28,7 @@ from tests.store.store_help import advance, new_session, records, settings, stor
 VALUE_ORDER = (
     EventKind.SECURITY,
     EventKind.JOIN,
+    EventKind.RADIO,
     EventKind.DOWNLINK_RESULT,
     EventKind.UPLINK,
     EventKind.MAC,
@@ -87,8 +88,9 @@ def test_how_a_kind_is_stored_never_changes() -> None:
         "join",
         "downlink_result",
         "mac",
+        "radio",
     ]
-    assert list(KIND_CODES.values()) == list(range(7))
+    assert list(KIND_CODES.values()) == list(range(8))
 
 
 def test_what_is_dropped_at_once_is_not_said_to_be_stored(tmp_path: Path) -> None:

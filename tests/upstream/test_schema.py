@@ -162,6 +162,16 @@ macs = st.builds(
     unknown_cid=st.none() | st.integers(0, 255),
     truncated=st.booleans(),
 )
+radios = st.builds(
+    events.RadioEvent,
+    at=times,
+    source=st.just("roof"),
+    gateway_eui=st.none() | euis,
+    state=st.sampled_from(events.RadioState),
+    reason=hostile_text,
+    down_s=st.none() | st.floats(0, 1e9),
+    failures=st.integers(0, 10**6),
+)
 OF_KIND: dict[EventKind, st.SearchStrategy[Any]] = {
     EventKind.UPLINK: uplinks,
     EventKind.UPLINK_COPY: copies,
@@ -171,6 +181,7 @@ OF_KIND: dict[EventKind, st.SearchStrategy[Any]] = {
     EventKind.JOIN: joins,
     EventKind.DOWNLINK_RESULT: results,
     EventKind.MAC: macs,
+    EventKind.RADIO: radios,
 }
 
 

@@ -130,6 +130,11 @@ class BasicsStation:
         return True
 
     @property
+    def reachable(self) -> frozenset[EUI64]:
+        """The stations that are connected."""
+        return frozenset(self._stations)
+
+    @property
     def counters(self) -> Mapping[str, int]:
         """Totals by name, and how many stations are connected now."""
         return {**self._counters, "stations": len(self._stations)}

@@ -78,6 +78,11 @@ class Sx1302:
         return True
 
     @property
+    def reachable(self) -> None:
+        """A board that gives no sign of life is a failure of the source."""
+        return None
+
+    @property
     def counters(self) -> Mapping[str, int]:
         """Totals by name."""
         return dict(self._counters)
