@@ -30,7 +30,8 @@ from lorabridge.daemon.service import credentials_directory, load_checked
 from lorabridge.errors import ConfigError, Problem, TransientError
 from lorabridge.lorawan.air import GatewayStatus
 from lorabridge.lorawan.answer import Judge, Past
-from lorabridge.radio.base import SourceEnded
+from lorabridge.lorawan.types import EUI64
+from lorabridge.radio.base import RadioSource, SourceEnded
 from lorabridge.radio.basics_station.settings import BasicsStationSettings
 from lorabridge.radio.holders import holders
 from lorabridge.radio.recording import RecordingSettings
@@ -49,6 +50,7 @@ are heard here are told to nobody else."""
 _HINT = "stop that program, the service with sudo systemctl stop lorabridge, or listen elsewhere with --udp"
 _PIPED = 1000
 """Columns of what is no terminal."""
+_WATCH_INTERVAL = 0.5
 _GATEWAYS = 256
 """That are told of: anybody can make up more."""
 
@@ -159,7 +161,11 @@ async def _listen(settings: tuple[RadioSettings, ...], screen: _Screen, seconds:
                 print(f"{line}; it is tried again ({_HINT})", file=sys.stderr)
             logging.getLogger("lorabridge").setLevel(logging.INFO)  # how it started was said already, in fewer words
             screen.begin([_described(one) for one in settings if one.name not in failures])
-            await _show(radios, screen, stop)
+            watching = asyncio.create_task(_watch(sources, screen))
+            try:
+                await _show(radios, screen, stop)
+            finally:
+                watching.cancel()
     finally:
         await radios.stop()
     print(f"frames: {screen.shown}; {left_out(radios.counters)}", file=sys.stderr)
@@ -186,6 +192,15 @@ async def _show(radios: Radios, screen: _Screen, stop: asyncio.Event) -> None:
         await asyncio.gather(closing, return_exceptions=True)
 
 
+async def _watch(sources: list[RadioSource], screen: _Screen) -> None:
+    """Tell of gateways before the first frame, where a source knows that they are there."""
+    while True:
+        for source in sources:
+            for eui in source.reachable or ():
+                screen.note(source.name, eui)
+        await asyncio.sleep(_WATCH_INTERVAL)
+
+
 async def _stop_when(stop: asyncio.Event, radios: Radios) -> None:
     await stop.wait()
     await radios.stop()
@@ -201,7 +216,7 @@ class _Screen:
         table = Table(columns, judged=judge is not None)
         self._head = None if as_json else table.head
         self._line: Callable[..., str] = _to_json if as_json else table.row
-        self._gateways: set[tuple[str, str]] = set()
+        self._gateways: set[tuple[str, EUI64]] = set()
         self.shown = 0
 
     @property
@@ -216,22 +231,23 @@ class _Screen:
             print(self._head, flush=True)
 
     def show(self, heard: list[Heard]) -> None:
-        """Frames up to the limit; of a status report only whose it is, once."""
+        """Frames up to the limit; of a status report only whose it is."""
         for item in heard:
             if self.is_full:
                 break
             if isinstance(item, GatewayStatus):
-                self._note(item)
+                self.note(item.source, item.gateway_eui)
                 continue
             print(self._line(facts(item, None if self._judge is None else self._judge.hear(item))))
             self.shown += 1
         sys.stdout.flush()
 
-    def _note(self, status: GatewayStatus) -> None:
-        gateway = (status.source, str(status.gateway_eui))
+    def note(self, source: str, gateway_eui: EUI64) -> None:
+        """A gateway is there: told once."""
+        gateway = (source, gateway_eui)
         if gateway not in self._gateways and len(self._gateways) < _GATEWAYS:
             self._gateways.add(gateway)
-            print(f"gateway {gateway[1]} is there ({gateway[0]})", file=sys.stderr)
+            print(f"gateway {gateway_eui} is there ({source})", file=sys.stderr, flush=True)
 
 
 def _to_json(told: dict[str, object]) -> str:

@@ -45,12 +45,12 @@ def rxpk(phy_payload: bytes, **fields: Any) -> bytes:
     return push_data({"rxpk": [heard | {"data": base64.b64encode(phy_payload).decode()} | fields]})
 
 
-def push(end: socket.socket, datagram: bytes) -> None:
+def push(end: socket.socket, datagram: bytes, answer: bytes = build_push_ack(b"ab")) -> None:
     """Until it is answered: the process needs a moment to listen."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         with contextlib.suppress(TimeoutError, ConnectionRefusedError):
             end.send(datagram)
-            assert end.recv(100) == build_push_ack(b"ab")
+            assert end.recv(100) == answer
             return
     pytest.fail("nobody listens")

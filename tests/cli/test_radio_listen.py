@@ -103,6 +103,15 @@ def test_a_frame_is_shown_while_it_listens_and_a_signal_is_a_clean_end(number: s
     ]
 
 
+def test_a_gateway_that_calls_is_told_before_any_frame() -> None:
+    port = free_port()
+    with listening("--udp", f"127.0.0.1:{port}") as process, forwarder(port) as end:
+        push(end, bytes.fromhex(f"02616202{GATEWAY}"), answer=bytes.fromhex("02616204"))
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("listening")
+        assert process.stderr.readline() == f"gateway {GATEWAY} is there (udp)\n"
+
+
 def test_a_line_of_json_has_everything_and_can_be_given_to_decode() -> None:
     port, frame = free_port(), uplink(METER, 7)
     with listening("--udp", f"127.0.0.1:{port}", "--json", "--count", "1") as process, forwarder(port) as end:
