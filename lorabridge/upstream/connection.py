@@ -71,7 +71,7 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     connect_timeout: float
     puback_timeout: float
-    will: Message
+    will: Message | None
 
 
 class Owner(Protocol):
@@ -134,7 +134,8 @@ class Connection:
         )
         client.connect_timeout = settings.connect_timeout
         client.max_inflight_messages_set(settings.in_flight)
-        client.will_set(settings.will.topic, settings.will.payload, qos=1, retain=settings.will.retain)
+        if settings.will is not None:
+            client.will_set(settings.will.topic, settings.will.payload, qos=1, retain=settings.will.retain)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
