@@ -15,7 +15,7 @@ import pytest
 from lorabridge.errors import TransientError
 from lorabridge.radio.basics_station.settings import BasicsStationSettings
 from lorabridge.radio.basics_station.source import BasicsStation
-from lorabridge.radio.holders import holders, port_holders, taken
+from lorabridge.radio.holders import _bound, _has_open, _leads_to, _name, holders, port_holders, taken
 from lorabridge.radio.semtech_udp import SemtechUdp, SemtechUdpSettings
 
 _HOLD = """\
@@ -75,3 +75,11 @@ def test_what_is_no_matter_of_others_is_told_as_it_is(tmp_path: Path) -> None:
     assert re.search("in use by a program that this account may not see", unseen)
     with (tmp_path / "mine").open("w") as mine:
         assert holders(mine.name) == []
+
+
+def test_a_process_that_ends_meanwhile_and_a_table_that_is_not_there_are_no_errors(tmp_path: Path) -> None:
+    gone = tmp_path / "4711"
+    assert _bound(gone / "udp6", 1700) == []
+    assert not _has_open(gone, {"/dev/ttyACM0"})
+    assert not _leads_to(gone / "fd" / "3", {"/dev/ttyACM0"})
+    assert _name(gone) == "a process that has ended"
