@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import random
+import resource
 import shutil
 import sys
 import time
@@ -82,6 +83,7 @@ def register(actions: _Actions) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show frames until told to stop: by --seconds, --count, SIGINT or SIGTERM, all of them a clean end."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # with --decode keys are in memory
     needs = (args.udp is None and args.recording is None) or (args.decode and args.devices is None)
     loaded = config.load(args.config)[0] if needs else None
     settings = _free(_settings(args, loaded))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from websockets.sync.client import connect
 
 from lorabridge.cli.heard_lines import Table, facts
 from lorabridge.cli.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, main
@@ -27,6 +28,7 @@ from tests.daemon.config_help import Installation, device_toml
 from tests.lorawan.builders import Bridge, device, heard, uplink
 from tests.lorawan.joining import join_request, joiner, rejoin_request, root_of
 from tests.radio.sx1302_plan import PLAN
+from tests.radio.test_basics_station import FRAME, UPDF, VERSION
 from tests.store.store_help import with_store
 
 METER = device()
@@ -149,6 +151,40 @@ def test_time_and_count_end_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     path = recorded(tmp_path / "roof.jsonl", *(uplink(METER, number) for number in range(5)))
     assert main(["radio", "listen", "--recording", str(path), "--count", "3"]) == EXIT_OK
     assert len(capsys.readouterr().out.splitlines()) == 1 + 3
+
+
+def test_a_reader_that_went_away_ends_it_without_a_traceback() -> None:
+    port = free_port()
+    with listening("--udp", f"127.0.0.1:{port}") as process, forwarder(port) as end:
+        push(end, rxpk(uplink(METER, 1)))
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("UTC")
+        process.stdout.close()
+        with contextlib.suppress(ConnectionRefusedError, TimeoutError):
+            for number in range(3):
+                end.send(rxpk(uplink(METER, number)))
+                end.recv(100)
+        assert process.wait(PATIENCE) == EXIT_FAILED
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+        process.stdout = None
+
+
+def test_a_station_that_connects_is_heard_too(tmp_path: Path) -> None:
+    installation, port = Installation(tmp_path), free_port()
+    with_radios(installation, f'type = "basics_station"\nregion = "EU868"\nport = {port}')
+    with listening("--config", str(installation.path), "--json", "--count", "1") as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"listening to station (127.0.0.1 port {port}); Ctrl-C ends it\n"
+        with connect(f"ws://127.0.0.1:{port}/router/aa55:5a00:0:1", close_timeout=PATIENCE) as station:
+            station.send(json.dumps(VERSION))
+            assert json.loads(station.recv(PATIENCE))["msgtype"] == "router_config"
+            station.send(json.dumps(UPDF))
+            output, told = process.communicate(timeout=PATIENCE)
+    line = json.loads(output)
+    assert (line["source"], line["gateway_eui"], line["phy_payload"]) == ("station", GATEWAY, FRAME.hex())
+    assert (line["dev_addr"], line["fcnt16"], line["data_rate"]) == ("f4332211", 3, "SF7BW125")
+    assert "a station is connected" in told
 
 
 def test_every_radio_of_the_configuration_is_heard_or_the_one_that_is_named(tmp_path: Path) -> None:
