@@ -18,10 +18,12 @@ def add_limits(parser: argparse.ArgumentParser, things: str) -> None:
 
 
 def udp_address(text: str) -> SemtechUdpSettings:
-    """`127.0.0.1:1700` or `[::1]:1700`."""
+    """`127.0.0.1:1700`, `[::1]:1700`, or `1700` of this machine alone."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 127.0.0.1:1700 or [::1]:1700")
+    if not colon:
+        host = SemtechUdpSettings().bind
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 1700, 127.0.0.1:1700 or [::1]:1700")
     try:
         return SemtechUdpSettings(bind=host.removeprefix("[").removesuffix("]"), port=int(port))
     except ValueError as error:

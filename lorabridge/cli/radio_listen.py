@@ -31,6 +31,7 @@ from lorabridge.daemon.service import credentials_directory, load_checked
 from lorabridge.errors import ConfigError, Problem, TransientError
 from lorabridge.lorawan.air import GatewayStatus
 from lorabridge.lorawan.answer import Judge, Past
+from lorabridge.lorawan.regions import REGIONS
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import RadioSource, SourceEnded
 from lorabridge.radio.basics_station.settings import BasicsStationSettings
@@ -75,7 +76,8 @@ def register(actions: _Actions) -> None:
         action="store_true",
         help="check the frames with the keys of the devices, and the counters in the store, which do not move",
     )
-    parser.add_argument("--devices", type=Path, metavar="PATH", help="with --decode: a device file or directory alone")
+    parser.add_argument("--devices", type=Path, metavar="PATH", help="check them by a device file or directory alone")
+    parser.add_argument("--region", choices=sorted(REGIONS), help="with --devices: of devices of 1.1 that name none")
     parser.add_argument("--json", action="store_true", help="write one JSON object a frame")
     add_limits(parser, "frames")
     parser.set_defaults(act=run)
@@ -132,11 +134,12 @@ def _free(asked: tuple[RadioSettings, ...]) -> tuple[RadioSettings, ...]:
 @contextlib.contextmanager
 def _judge(args: argparse.Namespace, loaded: Config | None) -> Iterator[Judge | None]:
     """What says whose frames are; None unless it was asked for. Raises ConfigError, TransientError."""
-    if not args.decode:
-        yield None
+    if args.devices is not None:
+        region = args.region or (None if loaded is None else loaded.network.region)
+        yield load_judge(args.devices, region)
         return
-    if args.devices is not None or loaded is None:
-        yield load_judge(args.devices, None if loaded is None else loaded.network.region)
+    if loaded is None or not args.decode:
+        yield None
         return
     devices, _ = load_checked(loaded)
     credentials = credentials_directory()

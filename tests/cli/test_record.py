@@ -147,9 +147,7 @@ def test_a_recording_is_not_for_everybody(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o007 == 0
 
 
-@pytest.mark.parametrize(
-    "text", ["1700", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "localhost:1700"]
-)
+@pytest.mark.parametrize("text", ["", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "localhost:1700"])
 def test_an_address_that_cannot_be_listened_on_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         udp_address(text)
@@ -157,6 +155,7 @@ def test_an_address_that_cannot_be_listened_on_is_refused(text: str) -> None:
 
 def test_addresses_of_both_families_are_taken() -> None:
     assert (udp_address("[::1]:1700").bind, udp_address("0.0.0.0:1730").port) == ("::1", 1730)
+    assert (udp_address("1731").bind, udp_address("1731").port) == ("127.0.0.1", 1731)
 
 
 @pytest.mark.parametrize(
