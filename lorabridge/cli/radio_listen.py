@@ -35,7 +35,7 @@ from lorabridge.lorawan.regions import REGIONS
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import RadioSource, SourceEnded
 from lorabridge.radio.basics_station.settings import BasicsStationSettings
-from lorabridge.radio.holders import holders
+from lorabridge.radio.holders import PortTakenError, holders
 from lorabridge.radio.recording import RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdpSettings
 from lorabridge.radio.sx1302.plan import read_plan
@@ -159,11 +159,11 @@ async def _listen(settings: tuple[RadioSettings, ...], screen: _Screen, seconds:
     try:
         async with stopping(seconds) as stop:
             failures = await radios.start()
-            said = [f"{name}: {error}" for name, error in failures.items()]
+            said = [f"{name}: {error}{_what_to_do(error)}" for name, error in failures.items()]
             if len(failures) == len(sources):
-                raise TransientError(f"{'; '.join(said)} ({_HINT})")
+                raise TransientError("; ".join(said))
             for line in said:
-                print(f"{line}; it is tried again ({_HINT})", file=sys.stderr)
+                print(f"{line}; it is tried again", file=sys.stderr)
             logging.getLogger("lorabridge").setLevel(logging.INFO)  # how it started was said already, in fewer words
             screen.begin([_described(one) for one in settings if one.name not in failures])
             watching = asyncio.create_task(_watch(sources, screen))
@@ -175,6 +175,11 @@ async def _listen(settings: tuple[RadioSettings, ...], screen: _Screen, seconds:
         await radios.stop()
     print(f"frames: {screen.shown}; {left_out(radios.counters)}", file=sys.stderr)
     return EXIT_OK
+
+
+def _what_to_do(error: TransientError) -> str:
+    """A hint, where the message has none of its own."""
+    return f" ({_HINT})" if isinstance(error, PortTakenError) else ""
 
 
 def _described(settings: RadioSettings) -> str:

@@ -8,6 +8,8 @@ import socket
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from lorabridge.errors import TransientError
+
 _TABLES: Final = {
     socket.SOCK_DGRAM: ("udp", "udp6"),
     socket.SOCK_STREAM: ("tcp", "tcp6"),
@@ -16,6 +18,10 @@ _TABLES: Final = {
 _LOCAL, _REMOTE, _INODE = 1, 2, 9
 """Their columns."""
 _NO_PEER: Final = ":0000"
+
+
+class PortTakenError(TransientError):
+    """Another process has the port."""
 
 
 class Holder(NamedTuple):
@@ -46,6 +52,12 @@ def taken(error: OSError, kind: socket.SocketKind, port: int) -> str:
         return error.strerror or str(error)
     by = ", ".join(map(str, port_holders(kind, port))) or "a program that this account may not see"
     return f"{os.strerror(errno.EADDRINUSE)} by {by}"
+
+
+def opening_error(place: str, error: OSError, kind: socket.SocketKind, port: int) -> TransientError:
+    """What the failed opening of a port means; `place` begins the message."""
+    found = PortTakenError if error.errno == errno.EADDRINUSE else TransientError
+    return found(f"{place}: {taken(error, kind, port)}")
 
 
 def _bound(table: Path, port: int) -> list[str]:

@@ -229,6 +229,13 @@ def test_a_port_that_the_bridge_has_is_told_with_the_process_and_what_to_do(caps
     assert len(told.err.splitlines()) == 1
 
 
+def test_a_radio_that_fails_for_another_reason_is_told_without_that_advice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["radio", "listen", "--udp", f"192.0.2.1:{free_port()}"]) == EXIT_FAILED
+    told = capsys.readouterr().err
+    assert "Cannot assign requested address" in told
+    assert "stop that program" not in told
+
+
 def test_a_radio_that_is_taken_does_not_stop_another_and_is_heard_once_it_is_free(tmp_path: Path) -> None:
     installation, ports = Installation(tmp_path), (free_port(), free_port())
     with_radios(installation, udp("north", ports[0]), udp("south", ports[1]))
@@ -244,7 +251,8 @@ def test_a_radio_that_is_taken_does_not_stop_another_and_is_heard_once_it_is_fre
         push(north, rxpk(uplink(METER, 1)))
         output, told = process.communicate(timeout=PATIENCE)
     assert [json.loads(line)["source"] for line in output.splitlines()] == ["south", "north"]
-    assert f"(pid {other.pid}); it is tried again" in told
+    assert f"(pid {other.pid}) (stop that program" in told
+    assert "; it is tried again" in told
 
 
 def test_a_concentrator_that_another_process_drives_is_not_opened(
