@@ -12,6 +12,7 @@ from lorabridge.daemon.service import check_format, check_regions, credentials_d
 from lorabridge.errors import ConfigError, Problem
 from lorabridge.radio.basics_station.settings import BasicsStationSettings, read_token, tls_context
 from lorabridge.radio.concentratord.settings import ConcentratordSettings, missing_extra, socket_problem
+from lorabridge.radio.holders import taken
 from lorabridge.radio.recording import RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdpSettings
 from lorabridge.radio.sx1302.plan import read_plan
@@ -105,6 +106,6 @@ def _check_bind(
             probe.bind((settings.bind, settings.port))
     except OSError as error:
         hint = f"who has it: ss -ltunp 'sport = :{settings.port}'; if it is the running bridge all is well"
-        what = f"cannot listen on {settings.bind} port {settings.port}: {error.strerror or error}"
+        what = f"cannot listen on {settings.bind} port {settings.port}: {taken(error, kind, settings.port)}"
         return [Problem(where=where, what=what, hint=hint, warning=True)]
     return []
