@@ -100,9 +100,9 @@ class Bridge:
         self._engine = Engine(self._table, network, store)
         self._downlinks = self._new_downlinks(network)
         self._encode = encoder_of(config)
-        self._certificate = CertificateWatch(config.aws_iot.certificate_warning, time.time)
+        self._certificate = CertificateWatch(config.link.certificate_warning, time.time)
         self._link = AwsIot(
-            config.aws_iot,
+            config.link,
             config.gateway.id,
             status=self._status,
             rng=rng,
@@ -110,12 +110,13 @@ class Bridge:
             on_change=_LinkLog().tell,
             on_certificate=self._certificate_judged,
         )
-        topics = Topics(config.aws_iot.topics, config.gateway.id)
-        self._drain = Drain(store, self._link, topics, on_parked=_tell_parked)
+        topics = Topics(config.link.topics, config.gateway.id)
+        self._drain = Drain(store, self._link, topics, max_payload=config.link.largest_payload, on_parked=_tell_parked)
         self._remote = Remote(float(config.report.stats_interval), self._drain.pause)
-        self._shadow = self._new_shadow() if config.aws_iot.shadow else None
-        self._desk = JobDesk(config.aws_iot, reload, self._uses_the_files)
-        self._jobs = self._new_jobs() if config.aws_iot.jobs else None
+        aws = config.aws_iot
+        self._shadow = self._new_shadow() if aws is not None and aws.shadow else None
+        self._desk = JobDesk(config.link, reload, self._uses_the_files)
+        self._jobs = self._new_jobs() if aws is not None and aws.jobs else None
         self._reporter = SecurityReporter(int(config.report.security_interval * 1e9))
         self._pipeline = Pipeline(
             source=self._radios,
@@ -135,7 +136,7 @@ class Bridge:
     def _new_shadow(self) -> Shadow:
         """What is told to the thing's shadow, and what it may change."""
         shadow = Shadow(
-            self._config.aws_iot.thing_name,
+            self._config.link.thing_name,
             say=self._link.say,
             state=lambda: shadow_state(self.answer(), self._fingerprint),
             settings=self._remote.settings,
@@ -146,7 +147,7 @@ class Bridge:
 
     def _new_jobs(self) -> Jobs:
         """What may be ordered by AWS IoT Jobs."""
-        jobs = Jobs(self._config.aws_iot.thing_name, say=self._link.say, run=lambda job: self._desk.run(job, jobs))
+        jobs = Jobs(self._config.link.thing_name, say=self._link.say, run=lambda job: self._desk.run(job, jobs))
         self._link.add_services(jobs.topics)
         return jobs
 
@@ -310,7 +311,7 @@ class Bridge:
 
 def encoder_of(config: Config) -> Callable[[Event], Record]:
     """What makes a record of an event, in the form that is configured."""
-    link = config.aws_iot
+    link = config.link
     return encoder(link.format, link.chirpstack, config.gateway.id, config.network.region)
 
 

@@ -92,6 +92,7 @@ class Drain:
         link: Link,
         topics: Topics,
         *,
+        max_payload: int = MAX_PAYLOAD,
         poison_after: int = 5,
         retry_delay: float = 1.0,
         on_parked: Callable[[OutboxRecord, str], None] = lambda _record, _reason: None,
@@ -100,6 +101,7 @@ class Drain:
         self._outbox = outbox
         self._link = link
         self._topics = topics
+        self._max_payload = max_payload
         self._poison_after = poison_after
         self._retry_delay = retry_delay
         self._on_parked = on_parked
@@ -191,8 +193,8 @@ class Drain:
         queue, link = self._queue, self._link
         while queue and not self._is_paused and link.has_room(len(queue[0].payload)):
             record = queue.popleft()
-            if len(record.payload) > MAX_PAYLOAD:
-                self._convict(record, f"{len(record.payload)} bytes: AWS IoT takes {MAX_PAYLOAD}")
+            if len(record.payload) > self._max_payload:
+                self._convict(record, f"{len(record.payload)} bytes: the endpoint takes {self._max_payload}")
                 continue
             self._in_flight[record.id] = record
             if _LOGGER.isEnabledFor(logging.DEBUG):

@@ -21,6 +21,7 @@ from lorabridge.upstream.drain import Drain, OutboxRecord
 from lorabridge.upstream.faults import LinkDown, LinkFault
 from lorabridge.upstream.inbound import CommandSink, Inbound
 from lorabridge.upstream.link import LinkReport
+from lorabridge.upstream.link_settings import LinkSettings
 from lorabridge.upstream.pacing import Pace
 from lorabridge.upstream.topics import Topics
 from tests.pki import Authority
@@ -131,7 +132,7 @@ class Upstream:
 
     def __init__(
         self,
-        settings: AwsIotSettings,
+        settings: LinkSettings,
         *,
         proved_after: float = 0.0,
         clock: Callable[[], float] = time.time,
@@ -165,7 +166,12 @@ class Upstream:
             clock=clock,
         )
         self.drain = Drain(
-            self.outbox, self.link, Topics(settings.topics, GATEWAY), retry_delay=0.01, on_parked=self._note_parked
+            self.outbox,
+            self.link,
+            Topics(settings.topics, GATEWAY),
+            max_payload=settings.largest_payload,
+            retry_delay=0.01,
+            on_parked=self._note_parked,
         )
 
     def _note(self, report: LinkReport) -> None:
@@ -203,7 +209,7 @@ class Upstream:
 
 
 @asynccontextmanager
-async def running(settings: AwsIotSettings, **more: Any) -> AsyncIterator[Upstream]:
+async def running(settings: LinkSettings, **more: Any) -> AsyncIterator[Upstream]:
     """An upstream at work; it is stopped gracefully in the end."""
     upstream = Upstream(settings, **more)
     async with asyncio.TaskGroup() as tasks:
