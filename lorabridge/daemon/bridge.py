@@ -24,6 +24,7 @@ from lorabridge.daemon.pipeline import Pipeline
 from lorabridge.daemon.radios import Radios
 from lorabridge.daemon.remote import Remote, shadow_state
 from lorabridge.daemon.reporting import SecurityReporter
+from lorabridge.daemon.way_out import LinkLog, WayOut
 from lorabridge.errors import TransientError
 from lorabridge.lorawan.decision import Answering, Decision, Network
 from lorabridge.lorawan.device import Activation, CounterPolicy, Device, MulticastGroup
@@ -43,7 +44,7 @@ from lorabridge.radio.sx1302.source import Sx1302
 from lorabridge.store.database import Store
 from lorabridge.upstream.aws_iot import AwsIot
 from lorabridge.upstream.drain import Drain, OutboxRecord
-from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
+from lorabridge.upstream.faults import LinkDown, LinkState
 from lorabridge.upstream.formats import encoder
 from lorabridge.upstream.jobs import Jobs
 from lorabridge.upstream.link import LinkReport
@@ -100,6 +101,7 @@ class Bridge:
         self._engine = Engine(self._table, network, store)
         self._downlinks = self._new_downlinks(network)
         self._encode = encoder_of(config)
+        self._link_log = LinkLog()
         self._certificate = CertificateWatch(config.link.certificate_warning, time.time)
         self._link = AwsIot(
             config.link,
@@ -107,11 +109,14 @@ class Bridge:
             status=self._status,
             rng=rng,
             commands=CommandDesk(self._downlinks, time.time_ns) if config.downlinks.enabled else None,
-            on_change=_LinkLog().tell,
+            on_change=self._link_changed,
             on_certificate=self._certificate_judged,
         )
+        self._way_out = WayOut(config.aws_iot, self._link, rng)
         topics = Topics(config.link.topics, config.gateway.id)
-        self._drain = Drain(store, self._link, topics, max_payload=config.link.largest_payload, on_parked=_tell_parked)
+        self._drain = Drain(
+            store, self._way_out.link, topics, max_payload=config.link.largest_payload, on_parked=_tell_parked
+        )
         self._remote = Remote(float(config.report.stats_interval), self._drain.pause)
         aws = config.aws_iot
         self._shadow = self._new_shadow() if aws is not None and aws.shadow else None
@@ -151,6 +156,10 @@ class Bridge:
         self._link.add_services(jobs.topics)
         return jobs
 
+    def _link_changed(self, report: LinkReport) -> None:
+        self._link_log.tell(report)
+        self._way_out.note(report)
+
     def _certificate_judged(self, refusal: LinkDown | None) -> None:
         self._certificate.judged(refusal)
         self._desk.judged(refusal)
@@ -183,6 +192,7 @@ class Bridge:
         pipeline = asyncio.create_task(self._pipeline.run(), name="pipeline")
         supporting = [
             asyncio.create_task(self._link.run(), name="link"),
+            asyncio.create_task(self._way_out.run(), name="way_out"),
             asyncio.create_task(self._drain.run(), name="drain"),
             asyncio.create_task(self._tick(), name="tick"),
         ]
@@ -218,7 +228,7 @@ class Bridge:
         except TimeoutError:
             _FACTS.error("frames were heard that could not be committed before the stop")
         finally:  # whatever ended the pipeline, what is committed gets its chance to leave
-            await self._link.stop(LINK_LIMIT)
+            await self._way_out.stop(LINK_LIMIT)
             for task in supporting:
                 task.cancel()
             await asyncio.gather(*supporting, return_exceptions=True)
@@ -247,6 +257,7 @@ class Bridge:
             "link_fault": None if link.fault is None else link.fault.value,
             "link_detail": link.detail,
             "link_hint": "" if link.fault is None else link.fault.hint,
+            **self._way_out.facts(),
             **certificate_facts(link, self._link.certificate_valid_until),
             "paused": self._drain.is_paused,
             "commands": link.subscription.value,
@@ -266,6 +277,7 @@ class Bridge:
             **{f"radio_{name}": value for name, value in self._radios.counters.items()},
             **self._store.counters,
             **{f"link_{name}": value for name, value in self._link.counters.items()},
+            **self._way_out.counters,
             **{f"drain_{name}": value for name, value in self._drain.counters.items()},
             **{f"downlink_{name}": value for name, value in self._downlinks.counters.items()},
             **({} if self._jobs is None else {f"jobs_{name}": n for name, n in self._jobs.counters.items()}),
@@ -367,24 +379,6 @@ def _warn_of_policies(devices: Sequence[Device]) -> None:
                 device=device.name,
                 reason=device.name,
             )
-
-
-class _LinkLog:
-    """A line for every change of the link, and none for the same thing said again with a retry time."""
-
-    def __init__(self) -> None:
-        self._told: tuple[LinkState, LinkFault | None] | None = None
-
-    def tell(self, report: LinkReport) -> None:
-        """Called with every report of the link."""
-        now = (report.state, report.fault if report.state is LinkState.WAITING else None)
-        if now == self._told:
-            return
-        self._told = now
-        if report.state is LinkState.WAITING and report.fault is not None:
-            _FACTS.warning("link waiting", fault=report.fault, detail=report.detail, hint=report.fault.hint)
-        else:
-            _FACTS.info(f"link {report.state}")
 
 
 def _utc(ns: int) -> str:

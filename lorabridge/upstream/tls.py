@@ -107,8 +107,7 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
         """Host and port to dial."""
         if not self.connect_address:
             return self.endpoint, self.port
-        host, _, port = self.connect_address.rpartition(":")
-        return host.strip("[]"), int(port)
+        return split_address(self.connect_address)
 
     @property
     def alpn(self) -> str:
@@ -140,6 +139,10 @@ class PinnedContext(ssl.SSLContext):
         kwargs |= {"server_hostname": self.endpoint, "do_handshake_on_connect": True}
         return super().wrap_socket(sock, *args, **kwargs)
 
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """As `SSLContext.wrap_bio`, which asyncio uses, with the name decided here."""
+        return super().wrap_bio(*args, **kwargs | {"server_hostname": self.endpoint})
+
 
 def context(settings: TlsSettings) -> ssl.SSLContext | None:
     """A fresh context, or None for plain TCP, which goes to this machine only. Raises ConfigError."""
@@ -152,8 +155,11 @@ def context(settings: TlsSettings) -> ssl.SSLContext | None:
     return None
 
 
-def build_context(settings: TlsSettings) -> ssl.SSLContext:
-    """A fresh context (one a connection: files may have been renewed). Raises ConfigError for our own files."""
+def build_context(settings: TlsSettings, alpn: str | None = None) -> ssl.SSLContext:
+    """A fresh context (one a connection: files may have been renewed). Raises ConfigError for our own files.
+
+    `alpn` in the place of what the settings ask for; empty: none.
+    """
     if problems := _check_private(settings.private_key_file):
         raise ConfigError(problems)
     context = PinnedContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -169,7 +175,7 @@ def build_context(settings: TlsSettings) -> ssl.SSLContext:
         raise ConfigError([Problem(where="OpenSSL", what=f"cannot offer these suites: {missing}", hint=hint)])
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_STRICT
-    if protocol := settings.alpn:
+    if protocol := settings.alpn if alpn is None else alpn:
         context.set_alpn_protocols([protocol])
     try:
         context.load_verify_locations(settings.ca_file)
@@ -212,6 +218,12 @@ def check_address(text: str, where: str) -> list[Problem]:
     if not text or (host_is_valid and re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536):
         return []
     return [Problem(where=where, what="is not host:port", hint="such as 127.0.0.1:8883")]
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of a `connect_address` that `check_address` finds in order."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def is_loopback(text: str) -> bool:
