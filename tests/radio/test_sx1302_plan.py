@@ -60,7 +60,11 @@ def test_a_frame_waits_for_its_moment_and_collides_with_no_other(now: int) -> No
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"sx1261_conf": {"lbt": {"enable": True}}}, "listen-before-talk"),
+        ({"sx1261_conf": {"lbt": {"enable": True}}}, "without a channel nothing could be sent"),
+        ({"sx1261_conf": {"spectral_scan": {"enable": True}}}, "spi_path is missing"),
+        ({"sx1261_conf": {"spectral_scan": {"enable": True, "nb_chan": 8, "nb_scan": 9}}}, "freq_start"),
+        ({"sx1261_conf": {"lbt": {"channels": [{"freq_hz": 1, "bandwidth": 500_000}]}}}, "bandwidth"),
+        ({"sx1261_conf": {"spi_path": "/dev/spidev0.1 "}}, "spi_path"),
         ({"radio_0": {"enable": False}}, "clksrc"),
         ({"radio_1": {"enable": True, "freq": 5}}, "radio_1.freq"),
         ({"radio_1": {"enable": True, "freq": 868_500_000, "tx_enable": True}}, "tx_gain_lut"),
