@@ -13,7 +13,7 @@ from lorabridge.lorawan.regions import REGIONS, Region
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.boards import Board, find_board
 from lorabridge.radio.channel_plan import ChannelPlan, make_plan
-from lorabridge.radio.concentrator_files import PLACEHOLDER_EUI, RESET_SCRIPT, Setup, files
+from lorabridge.radio.concentrator_files import PLACEHOLDER_EUI, RADIO_TABLE, RESET_SCRIPT, Setup, files
 
 _PROGRAM = 0o755
 _DATA = 0o644
@@ -83,6 +83,7 @@ def _setup(args: argparse.Namespace) -> Setup:
     return Setup(
         plan=_plan(region, args.sub_band),
         board=board,
+        board_name=args.board,
         attachment=attachment,
         gateway_eui=None if args.gateway_eui is None else _eui(args.gateway_eui),
         gnss=args.gnss,
@@ -121,7 +122,8 @@ def _next(setup: Setup) -> Iterator[str]:
         yield f"Enable I2C: the temperature sensor at {address} of /dev/i2c-1 has to answer."
     if setup.gnss and setup.gnss_device is None:
         yield f"Position and time come from {setup.board.gnss}, which neither program reads: they run without."
-    yield "Start lora_pkt_fwd in this folder: it sends to UDP port 1700 of this machine, where lorabridge listens."
+    yield f"To have lorabridge drive the concentrator itself, append {RADIO_TABLE} to lorabridge.toml: docs/sx1302.md."
+    yield "Else start lora_pkt_fwd in this folder: it sends to UDP port 1700 of this machine, where lorabridge listens."
     yield "For Basics Station, put station.conf into its home folder instead; the channels come from its server."
     if setup.plan.sub_band:
         yield f"Set mac.sub_band = {setup.plan.sub_band} in lorabridge.toml, so that devices use these channels."

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from lorabridge.cli.main import EXIT_CONFIG, EXIT_OK, main
+from lorabridge.errors import Problem
 from lorabridge.lorawan.regions import REGIONS
 from lorabridge.radio.boards import board_names
+from lorabridge.radio.sx1302.plan import read_plan
+from lorabridge.radio.sx1302.settings import Sx1302Settings
+from lorabridge.settings import read_table
 
 
 def configure(output: Path, *options: str, board: str = "rak5146", region: str = "EU868") -> int:
@@ -21,7 +26,12 @@ def configure(output: Path, *options: str, board: str = "rak5146", region: str =
 def test_a_set_up_is_written_and_what_comes_next_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "new" / "folder"
     assert configure(output) == EXIT_OK
-    assert {path.name for path in output.iterdir()} == {"global_conf.json", "station.conf", "reset_lgw.sh"}
+    assert {path.name for path in output.iterdir()} == {
+        "global_conf.json",
+        "station.conf",
+        "radio.toml",
+        "reset_lgw.sh",
+    }
     conf = json.loads((output / "global_conf.json").read_text())
     assert conf["gateway_conf"]["gateway_ID"] == "AA555A0000000000"
     assert conf["SX130x_conf"]["radio_0"]["tx_gain_lut"][0] == {"rf_power": 12, "pa_gain": 1, "pwr_idx": 4}
@@ -45,6 +55,18 @@ def test_a_region_is_known_in_small_letters_and_its_sub_band_is_told_on(
     told = capsys.readouterr().out
     assert "AA555A" not in told
     assert "mac.sub_band = 2" in told
+
+
+def test_the_table_for_a_bridge_without_a_forwarder_is_one_that_it_takes(tmp_path: Path) -> None:
+    assert configure(tmp_path, "--gnss") == EXIT_OK
+    (table,) = tomllib.loads((tmp_path / "radio.toml").read_text())["radio"]
+    assert table.pop("type") == "sx1302"
+    problems: list[Problem] = []
+    settings = read_table(Sx1302Settings, table, "radio", problems)
+    assert problems == []
+    assert settings is not None
+    assert (settings.board, settings.gnss_device) == ("rak5146", "/dev/ttyAMA0")
+    assert read_plan(tmp_path / settings.configuration.name).com_path == "/dev/spidev0.0"
 
 
 def test_a_board_with_a_sensor_and_one_without_lines_have_steps_of_their_own(
