@@ -195,6 +195,7 @@ class _Worker:
     def _check_counter(self) -> None:
         """A board that was unplugged shows only so: the library then fetches nothing, without an error."""
         pulse, count, now = self._library.pulse(), self._library.counter(), time.monotonic_ns()
+        self._schedule.settle(count)
         before, self._counter = self._counter, Counter(pulse, count, now)
         if before is None:
             return
