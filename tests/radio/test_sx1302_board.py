@@ -35,13 +35,18 @@ def prepare(plan: Plan, *, was_there: bool, reset: bool = False, board: str | No
     asyncio.run(BoardReset(board).prepare(plan, was_there=was_there, reset=reset))
 
 
+def is_filler(request: bytes) -> bool:
+    """Whether this is what is sent to a controller that does not answer."""
+    return len(request) not in {4, 5}
+
+
 def later(seconds: float) -> Script:
     """A controller that is mute for some time after it was first asked."""
     began: list[float] = []
 
     def script(request: bytes) -> bytes:
         began.append(time.monotonic())
-        return concentrator(request) if began[-1] - began[0] >= seconds else b""
+        return concentrator(request) if began[-1] - began[0] >= seconds and not is_filler(request) else b""
 
     return script
 
@@ -72,10 +77,31 @@ def test_another_device_is_not_waited_for() -> None:
         assert caught.value.fault is PortFault.OTHER_DEVICE
 
 
+@pytest.mark.parametrize("missing", [1, 2, 3, 4, 5, 2_000, 4_200])
+def test_a_request_that_was_left_half_said_is_ended(missing: int) -> None:
+    """As by a library that died while it wrote: the controller takes what comes next for the rest of it."""
+    owed, held = missing, b""
+
+    def script(data: bytes) -> bytes:
+        nonlocal owed, held
+        held += data[owed:]
+        owed = max(0, owed - len(data))
+        answers = b""
+        while len(held) >= 4:
+            request, held = held[:4], held[4:]
+            answers += concentrator(request)
+        return answers
+
+    with attached(script) as device:
+        prepare(Plan(com_type="USB", com_path=device.path), was_there=True)
+
+
 def test_a_controller_is_reset_and_then_waited_for() -> None:
     heard: list[bytes] = []
 
     def script(request: bytes) -> bytes:
+        if is_filler(request):
+            return b""
         heard.append(request[1:])
         return b"" if RESET in heard[:-1] and len(heard) == 3 else concentrator(request)
 
@@ -186,7 +212,7 @@ def test_a_mute_controller_is_heard_again_within_ten_seconds(settings: Sx1302Set
     muted = threading.Event()
 
     def script(request: bytes) -> bytes:
-        return b"" if muted.is_set() else concentrator(request)
+        return b"" if muted.is_set() or is_filler(request) else concentrator(request)
 
     async def run(device: PtyDevice) -> float:
         source = Sx1302(usb(settings, device.path))

@@ -64,12 +64,14 @@ class BoardReset:
     async def _meet(self, port: str, patience: float, *, reset: bool) -> None:
         """Until the controller answers: the library would wait for it without end."""
         deadline = time.monotonic() + patience
+        step = _ask
         while True:
             try:
-                await asyncio.to_thread(_ask, port, reset=reset)
+                await asyncio.to_thread(step, port, reset=reset)
             except PortError as error:
                 if error.fault not in _PASSING or time.monotonic() >= deadline:
                     raise
+                step = _complete_and_ask if error.fault is PortFault.SILENT and step is _ask else _ask
             else:
                 return
             await asyncio.sleep(_PAUSE)
@@ -81,3 +83,10 @@ def _ask(port: str, *, reset: bool) -> None:
         mcu.ping()
         if reset:
             mcu.reset()
+
+
+def _complete_and_ask(port: str, *, reset: bool) -> None:
+    """The library may have died in the middle of a request. Raises PortError."""
+    with Mcu(port, timeout=_ANSWER) as mcu:
+        mcu.complete()
+    _ask(port, reset=reset)
