@@ -207,6 +207,7 @@ def test_a_board_whose_lines_are_not_known_is_left_alone() -> None:
 
 
 @needs_cc
+@pytest.mark.slow
 def test_a_mute_controller_is_heard_again_within_ten_seconds(settings: Sx1302Settings, tmp_path: Path) -> None:
     """Library and controller are silent together for four seconds, as a board whose USB hangs."""
     muted = threading.Event()

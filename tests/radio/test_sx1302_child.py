@@ -123,10 +123,7 @@ def test_five_failed_fetches_in_a_row_end_it_and_four_do_not(
 
 
 @needs_cc
-def test_a_counter_that_stands_still_ends_it(
-    settings: Sx1302Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(child_module, "COUNTER_TOLERANCE_US", 200_000)
+def test_a_counter_that_stands_still_ends_it(settings: Sx1302Settings, tmp_path: Path) -> None:
     with serving() as parent:
         parent.started(settings)
         parent.read_until(Beat)
