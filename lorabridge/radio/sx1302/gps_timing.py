@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import Final
 
+from lorabridge.lorawan.gps_time import utc_ns_of
 from lorabridge.radio.gnss.clock import GnssState, TimeQuality
 from lorabridge.radio.gnss.messages import Position
 from lorabridge.radio.sx1302.gnss_watch import GnssWatch
@@ -15,15 +18,20 @@ from lorabridge.radio.sx1302.wire import Counter
 
 _LOGGER = logging.getLogger(__name__)
 
+ACCURACY_LIMIT_NS: Final = 10_000
+"""A receiver that thinks itself farther off is not listened to: its pulse is where its time is."""
+
 
 class GpsTiming:
     """Knows nothing until receiver and concentrator agree; without a receiver it never does."""
 
-    def __init__(self, settings: Sx1302Settings) -> None:
+    def __init__(self, settings: Sx1302Settings, clock: Callable[[], int]) -> None:
+        """`clock` gives ns since the Unix epoch."""
         port = settings.gnss_device
         self._source = settings.name
         self._fit = GpsFit()
         self._was_known = False
+        self._clock = clock
         self._watch = None if port is None else GnssWatch(port, settings.gnss_baud, settings.name, self._take)
         self._last_gps_ns: int | None = None
         self.position: Position | None = None
@@ -51,8 +59,7 @@ class GpsTiming:
         is_known = self._fit.is_locked(counter.at_ns)
         if is_known != self._was_known:
             self._was_known = is_known
-            says = "GPS time is known" if is_known else "GPS time is lost"
-            _LOGGER.info(says, extra={"fields": {"source": self._source}})
+            self._say(counter.at_ns)
 
     def gps_ns_of(self, count_us: int, now_ns: int) -> int | None:
         """GPS time of a count of the last minutes, None when it is not known."""
@@ -70,9 +77,18 @@ class GpsTiming:
             raise NotSendableError(TOO_EARLY)
         return count
 
+    def _say(self, now_ns: int) -> None:
+        """That GPS time is known or lost; seconds between it and a clock that NTP keeps show a fault."""
+        facts: dict[str, object] = {"source": self._source}
+        gps_ns = self._fit.now_gps_ns(now_ns)
+        if gps_ns is not None:
+            facts["system_clock_behind_s"] = round((utc_ns_of(gps_ns) - self._clock()) / 1e9, 1)
+        _LOGGER.info("GPS time is lost" if gps_ns is None else "GPS time is known", extra={"fields": facts})
+
     def _take(self, state: GnssState, now_ns: int) -> None:
         """Only NAV-TIMEGPS tells seconds: those of UTC stand on leap seconds that may be wrong."""
         self.position = state.position
-        if state.quality is TimeQuality.GPS and state.gps_ns is not None and state.gps_ns != self._last_gps_ns:
+        is_good = state.quality is TimeQuality.GPS and (state.accuracy_ns or 0) <= ACCURACY_LIMIT_NS
+        if is_good and state.gps_ns is not None and state.gps_ns != self._last_gps_ns:
             self._last_gps_ns = state.gps_ns
             self._fit.note_second(state.gps_ns, now_ns - round((state.time_age_s or 0.0) * 1e9))

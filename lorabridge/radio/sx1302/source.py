@@ -96,7 +96,7 @@ class Sx1302:
         self._told = Beat(0, 0)
         self._board = BoardReset(settings.board)
         self._did_not_start = False
-        self._timing = GpsTiming(settings)
+        self._timing = GpsTiming(settings, clock)
         self._counter: Counter | None = None
         self._noise: dict[int, ChannelNoise] = {}
 
