@@ -8,11 +8,12 @@ tell is inferred: a connection closed in answer to CONNECT, a PUBACK that never 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,15 +25,18 @@ from lorabridge.upstream.connection import Connection, ConnectionSettings, Deliv
 from lorabridge.upstream.credentials import Choice, Credentials
 from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
 from lorabridge.upstream.inbound import CommandSink, Intake, Subscription
-from lorabridge.upstream.link import LinkReport, Listener
+from lorabridge.upstream.link import NOT_YOURS, LinkReport, Listener
 from lorabridge.upstream.pacing import ConnectPacing, Pace, TokenBucket
 from lorabridge.upstream.rotation import Rotation
+from lorabridge.upstream.subscriptions import SUBSCRIBE_TRIES, Subscriber, Subscriptions
 from lorabridge.upstream.topics import Topics
+
+_LOGGER = logging.getLogger(__name__)
 
 MAX_PAYLOAD = 128 * 1024
 """AWS IoT closes the connection on a larger publish (MQTT quotas)."""
 _COUNTERS = ("connections", "published", "acknowledged", "drops", "certificates_replaced", "certificates_refused")
-_BIRTH_KEY, _FAREWELL_KEY, _STATUS_KEY = -1, -2, -3
+_BIRTH_KEY, _FAREWELL_KEY, _STATUS_KEY, _SERVICE_KEY = -1, -2, -3, -4
 """Keys of our own publishes; a listener's are above 0."""
 _CLOCK_POLL = 1.0
 """Seconds between looks at a clock that is not set."""
@@ -89,9 +93,11 @@ class AwsIot:
         self._counters: Counter[str] = Counter(
             dict.fromkeys(_COUNTERS, 0) | {f"fault_{fault}": 0 for fault in LinkFault}
         )
-        self._intake = None if commands is None else Intake(commands, names, self._counters, pace.subscribe_again)
-        self._is_asking = self._is_announced = False
-        self._ask_again: asyncio.TimerHandle | None = None
+        self._intake = None if commands is None else Intake(commands, names, self._counters)
+        self._subscriptions = Subscriptions(pace.subscribe_again, self._subscribe, self._announce)
+        self._subscriptions.add([] if self._intake is None else [self._intake])
+        self._is_announced = False
+        self._strikes, self._silent_until, self._silence = 0, -math.inf, pace.subscribe_again
         self.report = LinkReport(since=clock())
 
     @property
@@ -110,6 +116,21 @@ class AwsIot:
             self._publish_status("online", detail, _STATUS_KEY)
             self.flush()
 
+    def add_services(self, subscribers: Sequence[Subscriber]) -> None:
+        """More to subscribe to than commands, from the next connection on."""
+        self._subscriptions.add(subscribers)
+
+    def say(self, topic: str, payload: bytes) -> bool:
+        """Publish something that may be lost to a service of AWS IoT; False when it cannot be now."""
+        if not self._is_announced or time.monotonic() < self._silent_until or not self.has_room(len(payload)):
+            return False
+        self._publishes.take(1)
+        self._bytes.take(len(payload))
+        if self._connection is not None:
+            self._connection.publish(Message(topic, payload), _SERVICE_KEY)
+            self._connection.flush()
+        return True
+
     def attach(self, listener: Listener) -> None:
         """Tell `listener` of everything from now on."""
         self._listener = listener
@@ -123,9 +144,9 @@ class AwsIot:
                 if not self._stopping.is_set():
                     self._after(await self._connect_once())
         finally:
-            for timer in (self._wake, self._ask_again):
-                if timer is not None:
-                    timer.cancel()
+            if self._wake is not None:
+                self._wake.cancel()
+            self._subscriptions.stop()
             self._rotation.stop()
             for connection in (self._connection, self._successor):
                 if connection is not None:
@@ -204,18 +225,30 @@ class AwsIot:
     def _after(self, down: LinkDown) -> None:
         """Draw the consequences of a connection that is over or did not come about."""
         connection, self._connection = self._connection, None
-        self._is_asking = self._is_announced = False
+        self._is_announced = False
         if self._successor is None:
             self._rotation.ended(down)
-        if self._intake is not None:
-            self._do_without(self._intake.disconnected(down.fault, down.detail, time.monotonic()))
+        self._subscriptions.disconnected(down)
         if down.fault is not None and not self._rotation.is_trying and self._successor is None:
             self._counters["drops"] += 1
             self._counters[f"fault_{down.fault}"] += 1
             self._change(LinkState.WAITING, down)
         if connection is not None and self._listener is not None:
-            keys = [key for key, _ in connection.unacknowledged.values() if key > 0]
-            self._listener.disconnected(keys, down.culprit)
+            keys = [key for key, _ in connection.unacknowledged.values()]
+            culprit = down.culprit
+            if down.fault is not None and keys and (culprit or keys[0]) == _SERVICE_KEY:
+                culprit = NOT_YOURS
+                self._strike()
+            self._listener.disconnected([key for key in keys if key > 0], culprit)
+
+    def _strike(self) -> None:
+        """The endpoint hung up on what was said to a service: too often, and nothing is said for a while."""
+        self._strikes += 1
+        if self._strikes >= SUBSCRIBE_TRIES:
+            self._strikes = 0
+            self._silent_until = time.monotonic() + self._silence
+            hint = "the policy must allow iot:Publish on the topics of Device Shadow and Jobs that are switched on"
+            _LOGGER.warning("nothing is said to services of AWS IoT for a while", extra={"hint": hint})
 
     def _change(self, state: LinkState, down: LinkDown | None = None, retry_in: float | None = None) -> None:
         """Report a new state; the last fault stays in the report until the link has proved itself."""
@@ -270,7 +303,7 @@ class AwsIot:
     def has_room(self, size: int) -> bool:
         """Whether a payload of `size` bytes may be published now; if only the rate forbids it `ready` comes in time."""
         connection = self._connection
-        if connection is None or not connection.is_up or self._is_asking or self._stopping.is_set():
+        if connection is None or not connection.is_up or self._subscriptions.is_asking or self._stopping.is_set():
             return False
         if len(connection.unacknowledged) >= connection.window:
             return False
@@ -306,39 +339,24 @@ class AwsIot:
         self._online_since = time.monotonic()
         self._is_proved = False
         self._change(LinkState.ONLINE)
-        if self._intake is not None and self._intake.is_due(self._online_since):
-            self._subscribe(self._intake)
-        else:
-            self._announce()
+        self._subscriptions.connected()
 
-    def _subscribe(self, intake: Intake) -> None:
-        """Until it is answered nothing is published: so a connection that ends over it is blamed on nothing else."""
-        if self._connection is not None and self._connection.is_up and not self._is_asking:
-            self._is_asking = True
-            self._connection.subscribe(intake.topic_filter)
+    def _subscribe(self, topic_filter: str) -> None:
+        if self._connection is not None and self._connection.is_up:
+            self._connection.subscribe(topic_filter)
             self._connection.flush()
 
-    def _do_without(self, seconds: float | None) -> None:
-        """Ask for the subscription again after so long, on whatever connection there is then."""
-        if seconds is not None and self._intake is not None:
-            self._ask_again = asyncio.get_running_loop().call_later(seconds, self._subscribe, self._intake)
-
     def _announce(self) -> None:
-        self._is_announced = True
-        self._publish_status("online", "", _BIRTH_KEY)
+        if not self._is_announced:
+            self._is_announced = True
+            self._publish_status("online", "", _BIRTH_KEY)
 
     def subscribed(self, refusal: str) -> None:
         """SUBACK: with commands or without, records may leave."""
-        self._is_asking = False
-        if self._intake is not None:
-            if refusal:
-                self._counters[f"fault_{LinkFault.SUBSCRIBE_REFUSED}"] += 1
-                self._do_without(self._intake.refused(refusal, time.monotonic()))
-            else:
-                self._intake.granted()
+        if refusal:
+            self._counters[f"fault_{LinkFault.SUBSCRIBE_REFUSED}"] += 1
+        self._subscriptions.answered(refusal)
         self._change(LinkState.ONLINE)
-        if not self._is_announced:
-            self._announce()
 
     def received(self, delivery: Delivery) -> None:
         """A message: AWS IoT counts it against the same quotas as ours."""
@@ -350,10 +368,7 @@ class AwsIot:
             if connection is not None:
                 connection.acknowledge(delivery)
 
-        if self._intake is None:
-            acknowledge()
-        else:
-            self._intake.received(delivery, acknowledge)
+        self._subscriptions.received(delivery, acknowledge)
 
     def acknowledged(self, key: int) -> None:
         """A PUBACK: the only thing that proves that records get through."""
@@ -366,6 +381,8 @@ class AwsIot:
             self._counters["acknowledged"] += 1
             if self._listener is not None:
                 self._listener.acknowledged(key)
+        elif key == _SERVICE_KEY:
+            self._strikes = 0
         elif key == _FAREWELL_KEY and self._farewell is not None and not self._farewell.done():
             self._farewell.set_result(None)
 

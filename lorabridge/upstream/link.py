@@ -26,6 +26,10 @@ class LinkReport(msgspec.Struct, frozen=True, kw_only=True):
     """Whether commands are received."""
 
 
+NOT_YOURS = 0
+"""A culprit that is no publish of the listener's: nothing of its own is to be suspected."""
+
+
 class Listener(Protocol):
     """Who has something to publish; every call comes from the loop and returns at once."""
 

@@ -20,6 +20,7 @@ from moto import mock_aws
 from lorabridge.lorawan.events import EventKind
 from lorabridge.lorawan.types import EUI64
 from lorabridge.upstream.provisioning import CREATE_FROM_CSR, _new_key
+from lorabridge.upstream.shadow import Shadow
 from lorabridge.upstream.topics import Topics, TopicSettings
 
 TEMPLATE = Path(__file__).parents[2] / "docs" / "cloudformation" / "lorabridge.yaml"
@@ -84,6 +85,15 @@ def test_a_gateway_may_publish_and_hear_all_that_it_has_to(rule: str) -> None:
     assert _allows("GatewayPolicy", "iot:RetainPublish", f"topic/{topics.topic(EventKind.STATUS, None)}")
 
 
+def test_a_gateway_may_use_its_own_shadow() -> None:
+    shadow = Shadow("gw-1", say=lambda *_: True, state=dict, settings=dict, apply=lambda _: None)
+    for topic in shadow.topics:
+        assert _allows("GatewayPolicy", "iot:Subscribe", f"topicfilter/{topic.topic_filter}")
+        assert _allows("GatewayPolicy", "iot:Receive", f"topic/{topic.topic_filter}")
+    for word in ("get", "update"):
+        assert _allows("GatewayPolicy", "iot:Publish", f"topic/$aws/things/gw-1/shadow/name/lorabridge/{word}")
+
+
 @pytest.mark.parametrize(
     ("action", "resource"),
     [
@@ -92,6 +102,7 @@ def test_a_gateway_may_publish_and_hear_all_that_it_has_to(rule: str) -> None:
         ("iot:Publish", "topic/lorabridge/gw-10/status"),
         ("iot:Publish", "topic/$aws/rules/other/lorabridge/gw-1/status"),
         ("iot:Publish", "topic/$aws/things/gw-1/shadow/update"),
+        ("iot:Publish", "topic/$aws/things/gw-2/shadow/name/lorabridge/update"),
         ("iot:Subscribe", "topicfilter/lorabridge/gw-1/#"),
         ("iot:Subscribe", "topicfilter/lorabridge/gw-2/cmd/+"),
         ("iot:Subscribe", "topicfilter/#"),
