@@ -57,6 +57,7 @@ class World:
         if self.has("restart"):
             self.count = self.random.uniform(0, 2**32)
             self.fit.restarted()
+            assert self.fit.count_of(EPOCH_S * NS, self.now_ns) is None, "its counter was not read yet"
         if not self.has("no pulse"):
             glitch = self.random.uniform(1e3, 4e5) if self.has("glitch") else self.random.uniform(-1, 1)
             self.pps = round(self.count + glitch) % 2**32

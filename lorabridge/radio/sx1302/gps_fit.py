@@ -92,8 +92,9 @@ class GpsFit:
         """Pairs that did not agree with those before them, since the beginning."""
 
     def restarted(self) -> None:
-        """The concentrator was started: its counter begins anew."""
+        """The concentrator was started: its counter begins anew, and until it was read nothing is known of it."""
         self._is_new_counter = True
+        self._begin()
 
     def note_pulse(self, pps_us: int, count_us: int, at_ns: int) -> None:
         """The counter at the last pulse and now, read at `at_ns`; asked at least twice a second."""

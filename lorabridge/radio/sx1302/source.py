@@ -31,7 +31,7 @@ from lorabridge.radio.sx1302.mapping import (
 )
 from lorabridge.radio.sx1302.plan import Plan, read_plan
 from lorabridge.radio.sx1302.process import ChildProcess
-from lorabridge.radio.sx1302.schedule import lead
+from lorabridge.radio.sx1302.schedule import MOST_LEAD_US, lead
 from lorabridge.radio.sx1302.settings import COM_PATH_LIMIT, Sx1302Settings
 from lorabridge.radio.sx1302.wire import (
     Beat,
@@ -235,9 +235,11 @@ class Sx1302:
         return transmission.tmst
 
     def _ahead(self, count_us: int | None) -> float:
-        """Seconds until a count, 0 for one that is past or unknown."""
-        if count_us is None or self._counter is None:
+        """Seconds until a count at most; 0 for one that is past."""
+        if count_us is None:
             return 0.0
+        if self._counter is None:
+            return MOST_LEAD_US / 1e6
         now = self._counter.count_us + (time.monotonic_ns() - self._counter.at_ns) // 1000
         return max(0.0, lead(count_us, now) / 1e6)
 
