@@ -1,4 +1,4 @@
-"""`global_conf.json`, `station.conf`, `reset_lgw.sh`, `radio.toml`: what drives a concentrator, of plan and board."""
+"""`global_conf.json`, `station.conf` and `reset_lgw.sh`: what drives a concentrator, out of a plan and a board."""
 
 from __future__ import annotations
 
@@ -25,8 +25,6 @@ UDP_PORT = 1700
 """Where lorabridge listens for packet forwarders unless told otherwise."""
 RESET_SCRIPT = "reset_lgw.sh"
 """lora_pkt_fwd runs `./reset_lgw.sh` before it opens an SPI board, and ends when it fails."""
-RADIO_TABLE = "radio.toml"
-"""What goes into `lorabridge.toml` when no forwarder is to run."""
 REFERENCE_BOARDS = ("seeed_wm1302", "semtech_sx1302c490gw1")
 """Whose constants, a CoreCell's, the files of `firmware_configs/` have: the first that is made for the region."""
 _LINE = 100
@@ -38,17 +36,19 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
     plan: ChannelPlan
     board: Board
-    board_name: str | None = None
-    """As in `hardware/boards/`; None: the files are for no board in particular."""
     attachment: Literal["spi", "usb"]
     gateway_eui: EUI64 | None = None
     """None: the placeholder stands in `global_conf.json`, and Basics Station makes one of a MAC address."""
     gnss: bool = False
     """Whether the board's receiver gives position and time."""
+    com_path: str | None = None
+    """The device file, when it is not the board's usual one."""
 
     @property
     def device(self) -> str:
-        """The device file, the board's usual one."""
+        """The device file."""
+        if self.com_path is not None:
+            return self.com_path
         return (self.board.spi_device if self.attachment == "spi" else self.board.usb_device)[0]
 
     @property
@@ -74,8 +74,6 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 def files(setup: Setup) -> dict[str, str]:
     """Every file of a set-up by its name. Raises ValueError when the board is not made for the region."""
     made = {"global_conf.json": global_conf(setup), "station.conf": station_conf(setup)}
-    if setup.board_name is not None:
-        made[RADIO_TABLE] = radio_table(setup, setup.board_name)
     if setup.pins is not None:
         made[RESET_SCRIPT] = reset_script(setup.board.name, setup.pins)
     return made
@@ -148,16 +146,6 @@ def station_conf(setup: Setup) -> str:
         **{f"radio_{index}": _hardware(setup, index) for index in range(RADIOS)},
     }
     return _text({"SX1302_conf": concentrator, "station_conf": station})
-
-
-def radio_table(setup: Setup, board_name: str) -> str:
-    """The `[[radio]]` of `lorabridge.toml` with which lorabridge drives the concentrator itself."""
-    lines = ['type = "sx1302"', 'configuration = "/etc/lorabridge/global_conf.json"', f'board = "{board_name}"']
-    if setup.gnss_device is not None:
-        lines.append(f'gnss_device = "{setup.gnss_device}"')
-    return "\n".join(
-        ["# Append to lorabridge.toml, and copy global_conf.json to where it says.", "[[radio]]", *lines, ""]
-    )
 
 
 def reset_script(name: str, pins: Pins) -> str:
