@@ -60,9 +60,10 @@ def test_a_controller_that_does_not_answer_is_told_at_once_the_first_time() -> N
         assert caught.value.fault is PortFault.SILENT
 
 
-def test_one_that_worked_before_is_waited_for() -> None:
+def test_one_that_worked_before_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with attached(later(1.0)) as device:
         prepare(Plan(com_type="USB", com_path=device.path), was_there=True)
+    monkeypatch.setattr("lorabridge.radio.sx1302.board_reset.PATIENCE", 0.5)
     with pytest.raises(PortError) as caught:
         prepare(Plan(com_type="USB", com_path="/dev/no_such_port"), was_there=True)
     assert caught.value.fault is PortFault.ABSENT

@@ -13,7 +13,7 @@ from lorabridge.radio.serial_port import PortError, PortFault
 from lorabridge.radio.sx1302.plan import Plan
 from lorabridge.radio.usb_mcu import Mcu
 
-PATIENCE: Final = 3.0
+PATIENCE: Final = 6.0
 """Seconds for which a controller that was there before, or was just reset, is asked again."""
 _ANSWER: Final = 0.5
 _PAUSE: Final = 0.1
