@@ -40,6 +40,7 @@ from lorabridge.radio.basics_station.settings import BasicsStationSettings, read
 from lorabridge.radio.basics_station.uplinks import Heard, Uplinks, downlink, reception
 from lorabridge.radio.faults import DatagramFault, MalformedDatagram
 from lorabridge.radio.holders import opening_error
+from lorabridge.radio.outcomes import BUSY, PENDING_LIMIT, UNSENDABLE
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -47,8 +48,6 @@ MAX_MESSAGE: Final = 40 * 1024
 """Bytes of one message: what a station itself takes."""
 INBOX_LIMIT: Final = 4096
 """Frames that may wait for the pipeline."""
-PENDING_LIMIT: Final = 256
-"""Downlinks of a station that may wait for their `dntxed`."""
 PATIENCE: Final = 20.0
 """Seconds between pings, and without an answer until a station is given up."""
 HANDSHAKE_LIMIT: Final = 10.0
@@ -63,10 +62,6 @@ NOT_CONNECTED: Final = "NOT_CONNECTED"
 """TxResult.error: no station of this EUI is connected."""
 NOT_SENT: Final = "NO_DNTXED"
 """TxResult.error: the station did not report the frame as sent; it never says why."""
-BUSY: Final = "TOO_MANY_PENDING"
-"""TxResult.error: too many downlinks wait for their `dntxed`."""
-UNSENDABLE: Final = "UNSENDABLE"
-"""TxResult.error: the protocol has no words for the transmission."""
 
 _INFO_PATH = "/router-info"
 _MUX_PATH = "/router/"
