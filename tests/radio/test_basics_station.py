@@ -322,6 +322,7 @@ def test_every_plan_becomes_a_configuration_that_says_what_the_region_says(plan:
     low, high = config["freq_range"]
     assert low <= plan.region.rx2_frequency_hz <= high
     assert config["region"] in {"EU868", "US915", "AU915", "KR920", "AS923-1"}
+    assert config["nodc"] is (plan.region.name not in {"AS923-1", "KR920"})
     assert not {"runcmd", "rmtsh"} & set(json.dumps(config).split('"'))
 
 
