@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from lorabridge.errors import ConfigError
-from lorabridge.lorawan.air import LoraDataRate, Reception, Transmission, TxTiming
+from lorabridge.lorawan.air import LoraDataRate, Reception, TxTiming
 from lorabridge.lorawan.regions import REGIONS
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import SourceEnded
@@ -35,73 +33,20 @@ from lorabridge.radio.basics_station.source import BasicsStation
 from lorabridge.radio.channel_plan import all_plans
 from lorabridge.radio.faults import MalformedDatagram
 from lorabridge.simulation.pki import make_pki
-
-EUI = EUI64(0x0016C001FF10A235)
-ID6 = "16:c001:ff10:a235"
-XTIME = (1 << 62) + (0x5A << 48) + 0x1_2345_6789
-"""Beyond what a float can hold."""
-TMST = XTIME & 0xFFFF_FFFF
-UPINFO = {"rctx": 3, "xtime": XTIME, "gpstime": 1_300_000_000_123_456, "fts": -1, "rssi": -87, "snr": 7.25}
-HEARD = {"DR": 5, "Freq": 868_100_000, "RefTime": 0.0, "upinfo": UPINFO}
-FRAME = bytes.fromhex("40112233f4c00300080201020355667788")
-UPDF = {
-    "msgtype": "updf",
-    "MHdr": 0x40,
-    "DevAddr": -0x0BCCDDEF,
-    "FCtrl": 0xC0,
-    "FCnt": 3,
-    "FOpts": "",
-    "FPort": 8,
-    "FRMPayload": "02010203",
-    "MIC": -0x778899AB,
-} | HEARD
-VERSION = {"msgtype": "version", "station": "2.0.6(linux/testsim)", "protocol": 2, "features": ""}
-LIMIT = 10.0
-
-
-@asynccontextmanager
-async def endpoint(**settings: Any) -> AsyncIterator[BasicsStation]:
-    fields: dict[str, Any] = {"region": "EU868", "port": 0} | settings
-    source = BasicsStation(BasicsStationSettings(**fields))
-    await source.start()
-    try:
-        async with asyncio.timeout(LIMIT):
-            yield source
-    finally:
-        await source.stop()
-
-
-@asynccontextmanager
-async def station(source: BasicsStation, path: str = f"/router/{ID6}", **how: Any) -> AsyncIterator[ClientConnection]:
-    scheme = "wss" if "ssl" in how else "ws"
-    async with connect(f"{scheme}://127.0.0.1:{source.address[1]}{path}", compression=None, **how) as opened:
-        yield opened
-
-
-async def configured(opened: ClientConnection) -> dict[str, Any]:
-    await opened.send(json.dumps(VERSION))
-    answer: dict[str, Any] = json.loads(await opened.recv())
-    return answer
-
-
-def played(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        await scenario()
-
-    asyncio.run(run())
-
-
-def order(**change: Any) -> Transmission:
-    base: dict[str, Any] = {
-        "phy_payload": b"\x60answer",
-        "gateway_eui": EUI,
-        "timing": TxTiming.AT_TMST,
-        "frequency_hz": 868_100_000,
-        "data_rate": LoraDataRate(7, 125_000),
-        "power_dbm": 14,
-        "tmst": (TMST + 1_000_000) & 0xFFFF_FFFF,
-    }
-    return Transmission(**(base | change))
+from tests.radio.station_peer import (
+    EUI,
+    FRAME_ON_AIR,
+    HEARD,
+    ID6,
+    TMST,
+    UPDF,
+    XTIME,
+    configured,
+    endpoint,
+    order,
+    played,
+    station,
+)
 
 
 def test_a_station_is_led_in_configured_heard_and_sends() -> None:
@@ -129,15 +74,6 @@ def test_a_station_is_led_in_configured_heard_and_sends() -> None:
                 assert (await sending).error is None
 
     played(scenario)
-
-
-FRAME_ON_AIR = (
-    bytes([0x40])
-    + (-0x0BCCDDEF & 0xFFFF_FFFF).to_bytes(4, "little")
-    + bytes.fromhex("c0030008")
-    + bytes.fromhex("02010203")
-    + (-0x778899AB & 0xFFFF_FFFF).to_bytes(4, "little")
-)
 
 
 def test_a_second_window_and_class_c_have_words_and_the_rest_has_not() -> None:

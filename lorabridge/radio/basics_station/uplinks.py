@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
 
 import msgspec
 
-from lorabridge.lorawan.air import Antenna, CrcStatus, DataRate, LoraDataRate, Reception, Transmission, TxTiming
+from lorabridge.lorawan.air import Antenna, CrcStatus, DataRate, LoraDataRate, Reception
 from lorabridge.lorawan.types import EUI64
-from lorabridge.radio.basics_station.messages import FrameMessage, dashed
+from lorabridge.radio.basics_station.messages import FrameMessage
 from lorabridge.radio.faults import DatagramFault, MalformedDatagram
 
 REMEMBERED = 1024
@@ -18,8 +17,6 @@ LONGEST_DELAY = 16
 """Seconds from an uplink to the last window that can follow it."""
 _TMST = 0xFFFF_FFFF
 _US = 1_000_000
-_NOBODY = dashed(EUI64(1))
-"""A station reports only downlinks that have a DevEUI; it makes nothing else of it."""
 
 
 class Heard(msgspec.Struct, frozen=True, gc=False):
@@ -77,32 +74,3 @@ def reception(
         gps_time_ms=info.gpstime // 1000 if info.gpstime else None,
         antennas=(antenna,),
     )
-
-
-def downlink(
-    transmission: Transmission, after: tuple[Heard, int] | None, rates: list[DataRate | None], diid: int
-) -> dict[str, Any]:
-    """`dnmsg`; `after`: what `Uplinks.find` found. Raises ValueError when the protocol has no words for it.
-
-    Each window is ordered by itself: which one it is the bridge decides, so that its books are right.
-    """
-    numbers = [number for number, rate in enumerate(rates) if rate == transmission.data_rate]
-    if not numbers:
-        raise ValueError("a data rate that the station was not told of")
-    message: dict[str, Any] = {
-        "msgtype": "dnmsg",
-        "DevEui": _NOBODY,
-        "diid": diid,
-        "pdu": transmission.phy_payload.hex(),
-        "priority": 0,
-    }
-    if transmission.timing is TxTiming.IMMEDIATELY:
-        # Class C without RX1: at once.
-        return message | {"dC": 2, "RxDelay": 1, "RX2DR": numbers[0], "RX2Freq": transmission.frequency_hz}
-    if transmission.timing is not TxTiming.AT_TMST or after is None:
-        raise ValueError("a time that belongs to no uplink of the station")
-    heard, delay = after
-    message |= {"dC": 0, "xtime": heard.xtime, "rctx": heard.rctx}
-    if delay < LONGEST_DELAY:
-        return message | {"RxDelay": delay, "RX1DR": numbers[0], "RX1Freq": transmission.frequency_hz}
-    return message | {"RxDelay": delay - 1, "RX2DR": numbers[0], "RX2Freq": transmission.frequency_hz}
