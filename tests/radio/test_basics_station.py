@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from lorabridge.errors import ConfigError
 from lorabridge.lorawan.air import LoraDataRate, Reception, TxTiming
+from lorabridge.lorawan.gps_time import gps_ns_of
 from lorabridge.lorawan.regions import REGIONS
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import SourceEnded
@@ -93,15 +95,73 @@ def test_a_second_window_and_class_c_have_words_and_the_rest_has_not() -> None:
                 await opened.send(json.dumps({"msgtype": "dntxed", "seqno": asked["diid"]}))
                 assert (await sending).error is None
             for unsendable in (
-                order(tmst=TMST + 17_000_000),
-                order(tmst=TMST + 1_500_000),
+                order(tmst=None),
+                order(tmst=TMST - 500_000),
+                order(tmst=(TMST + 700_500_000) & 0xFFFF_FFFF),
+                order(timing=TxTiming.AT_GPS_TIME),
                 order(timing=TxTiming.AT_GPS_TIME, gps_time_ms=1),
+                order(timing=TxTiming.AT_GPS_TIME, gps_time_ms=1 << 50),
                 order(data_rate=LoraDataRate(5, 125_000)),
             ):
                 assert (await source.transmit(unsendable)).error == "UNSENDABLE"
             await opened.send(json.dumps({"msgtype": "dntxed", "seqno": 999}))
             assert (await source.transmit(order())).error == "NO_DNTXED"  # the window is over and nothing was said
             assert source.counters["dntxed_unmatched"] == 1
+
+    played(scenario)
+
+
+def test_a_moment_that_belongs_to_no_window_is_scheduled_by_the_clock_of_the_station() -> None:
+    async def scenario() -> None:
+        async with endpoint() as source, station(source) as opened:
+            await configured(opened)
+            assert (await source.transmit(order())).error == "UNSENDABLE"  # nothing is known of that clock yet
+            await opened.send(json.dumps(UPDF))
+            await source.receive()
+            for ahead_us in (1_250_000, 17_000_000, 599_000_000):
+                result = await source.transmit(order(tmst=(TMST + ahead_us) & 0xFFFF_FFFF))
+                assert (result.error, result.warning) == (None, "NO_REPORT")
+                asked = json.loads(await opened.recv())
+                assert asked["msgtype"] == "dnsched"
+                (entry,) = asked["schedule"]
+                assert (entry["xtime"], entry["rctx"]) == (XTIME + ahead_us, 3)
+                assert (entry["DR"], entry["Freq"], entry["pdu"]) == (5, 868_100_000, b"\x60answer".hex())
+
+    played(scenario)
+
+
+def test_a_clock_that_turned_since_the_last_uplink_is_still_understood() -> None:
+    now = [1000.0]
+
+    async def scenario() -> None:
+        clocks = {"monotonic": lambda: now[0]}
+        async with endpoint(clocks) as source, station(source) as opened:
+            await configured(opened)
+            await opened.send(json.dumps(UPDF))
+            await source.receive()
+            turns_us = 3 * (1 << 32)
+            now[0] += turns_us / 1e6 + 0.05  # and the two clocks are not quite the same
+            assert (await source.transmit(order(tmst=(TMST + 250_000) & 0xFFFF_FFFF))).error is None
+            (entry,) = json.loads(await opened.recv())["schedule"]
+            assert entry["xtime"] == XTIME + turns_us + 250_000
+
+    played(scenario)
+
+
+def test_gps_time_is_a_ping_slot_whose_report_is_waited_for() -> None:
+    async def scenario() -> None:
+        async with endpoint() as source, station(source) as opened:
+            await configured(opened)
+            moment_ms = gps_ns_of(time.time_ns()) // 1_000_000 + 200_000
+            transmission = order(timing=TxTiming.AT_GPS_TIME, tmst=None, gps_time_ms=moment_ms)
+            sending = asyncio.ensure_future(source.transmit(transmission))
+            asked = json.loads(await opened.recv())
+            assert (asked["msgtype"], asked["dC"], asked["gpstime"]) == ("dnmsg", 1, moment_ms * 1000)
+            assert (asked["DR"], asked["Freq"]) == (5, 868_100_000)
+            assert not {"RxDelay", "RX1DR", "RX2DR", "xtime"} & set(asked)
+            await opened.send(json.dumps({"msgtype": "dntxed", "diid": asked["diid"], "xtime": XTIME}))
+            result = await sending
+            assert (result.error, result.warning) == (None, None)
 
     played(scenario)
 

@@ -278,7 +278,7 @@ def test_a_port_that_is_taken_is_waited_for_and_an_address_of_others_too() -> No
 
 
 def _ordered(uplinks: Uplinks, transmission: Transmission, now: float) -> dict[str, Any]:
-    made = order_of(transmission, uplinks, [transmission.data_rate], 1, monotonic=now)
+    made = order_of(transmission, uplinks, [transmission.data_rate], 1, monotonic=now, gps_ns=0)
     message: dict[str, Any] = json.loads(made.text)
     return message
 
@@ -293,6 +293,17 @@ def test_a_window_is_ordered_with_the_xtime_of_its_uplink_to_the_last_bit(xtime:
     assert window == delay
 
 
+@given(st.integers(0, (1 << 62) - 1), st.floats(0, 1e6), st.integers(1, 599_999_999))
+def test_a_scheduled_moment_is_the_counters_and_near(xtime: int, later: float, ahead_us: int) -> None:
+    uplinks = Uplinks()
+    uplinks.note(Heard(xtime, 0, 5.0))
+    wanted = xtime + round(later * 1_000_000) + ahead_us
+    tmst = wanted & 0xFFFF_FFFF
+    if uplinks.find(tmst) is None:
+        (entry,) = _ordered(uplinks, order(tmst=tmst), 5.0 + later)["schedule"]
+        assert entry["xtime"] == wanted
+
+
 def test_uplinks_are_remembered_up_to_a_limit() -> None:
     uplinks = Uplinks()
     for number in range(REMEMBERED + 1):
@@ -303,4 +314,4 @@ def test_uplinks_are_remembered_up_to_a_limit() -> None:
 
 def test_a_rate_that_stations_were_not_told_of_has_no_words() -> None:
     with pytest.raises(ValueError, match="data rate"):
-        order_of(order(), Uplinks(), [LoraDataRate(12, 125_000)], 1, monotonic=0.0)
+        order_of(order(), Uplinks(), [LoraDataRate(12, 125_000)], 1, monotonic=0.0, gps_ns=0)

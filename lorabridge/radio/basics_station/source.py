@@ -180,15 +180,16 @@ class BasicsStation:
             await self._arrived.wait()
 
     async def transmit(self, transmission: Transmission) -> TxResult:
-        """Give the order, and wait until the station says that the frame is on the air."""
+        """Give the order, and wait until the station says that the frame is on the air (of `dnsched` it does not)."""
         station = self._stations.get(transmission.gateway_eui)
         if station is None or not station.is_configured:
             return TxResult(error=NOT_CONNECTED)
         if station.owes >= PENDING_LIMIT:
             return TxResult(error=BUSY)
         diid, self._next_diid = self._next_diid, self._next_diid + 1
+        now, gps_ns = self._monotonic(), gps_ns_of(self._clock())
         try:
-            told = order(transmission, station.uplinks, self._rates, diid, monotonic=self._monotonic())
+            told = order(transmission, station.uplinks, self._rates, diid, monotonic=now, gps_ns=gps_ns)
         except ValueError:
             return TxResult(error=UNSENDABLE)
         self._counters["transmitted"] += 1

@@ -17,6 +17,8 @@ NOT_CONNECTED: Final = "NOT_CONNECTED"
 """TxResult.error: no station of this EUI is connected."""
 NOT_SENT: Final = "NO_DNTXED"
 """TxResult.error: the station did not report the frame as sent; it never says why."""
+UNREPORTED: Final = "NO_REPORT"
+"""TxResult.warning: the station has the order (`dnsched`), and says of such ones nothing at all."""
 
 
 class Station:
@@ -43,7 +45,7 @@ class Station:
         try:
             async with asyncio.timeout(order.patience):
                 await self.connection.send(order.text)
-                return await answer
+                return TxResult(warning=UNREPORTED) if order.patience is None else await answer
         except ConnectionClosed:
             return TxResult(error=NOT_CONNECTED)
         except TimeoutError:

@@ -16,16 +16,17 @@ REMEMBERED = 1024
 LONGEST_DELAY = 16
 """Seconds from an uplink to the last window that can follow it."""
 _TMST = 0xFFFF_FFFF
+_HALF_TURN = 1 << 31
 _US = 1_000_000
 
 
 class Heard(msgspec.Struct, frozen=True, gc=False):
-    """An uplink by the station's clock."""
+    """A moment by the station's clock, of an uplink unless it is said otherwise."""
 
     xtime: int
     rctx: int
     heard_at: float
-    """Monotonic seconds of ours."""
+    """The same in monotonic seconds of ours, less what an uplink took to us."""
 
 
 class Uplinks:
@@ -50,6 +51,18 @@ class Uplinks:
             if heard is not None:
                 return heard, delay
         return None
+
+    def at(self, tmst: int, monotonic: float) -> Heard:
+        """The moment nearest to `monotonic` that has this counter. Raises ValueError before the first uplink.
+
+        The two clocks drift apart by some 50 us a second: enough to tell the turns of a counter of 71 minutes.
+        """
+        latest = next(reversed(self._by_tmst.values()), None)
+        if latest is None:
+            raise ValueError("a time of a clock that is not known")
+        passed = round((monotonic - latest.heard_at) * _US)
+        ahead = (tmst - latest.xtime - passed + _HALF_TURN) % (2 * _HALF_TURN) - _HALF_TURN
+        return Heard(latest.xtime + passed + ahead, latest.rctx, monotonic + ahead / _US)
 
 
 def reception(
