@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from lorabridge.errors import TransientError
@@ -26,6 +27,7 @@ from lorabridge.radio.basics_station.source import INBOX_LIMIT, INBOX_SHARE, MAX
 from lorabridge.radio.basics_station.uplinks import REMEMBERED, Heard, Uplinks
 from lorabridge.simulation.pki import make_pki
 from tests.radio.station_peer import EUI, ID6, LIMIT, TMST, UPDF, VERSION, configured, endpoint, order, played, station
+from tests.radio.station_replay import RecordedStation, recording
 
 OTHER = "/router/::2"
 
@@ -203,6 +205,39 @@ def test_a_peer_that_pings_and_never_reads_is_given_up(caplog: pytest.LogCapture
 
     played(scenario)
     assert "send() raised" not in caplog.text  # asyncio says so of each write to a connection that is gone
+
+
+def test_a_station_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_module, "PATIENCE", 0.1)
+    _, rows = recording()
+    requests = [row.request for row in rows if row.request]
+
+    async def scenario() -> None:
+        async with endpoint() as source:
+            hanging = await RecordedStation.open(source.address[1], requests[1])  # it leaves pings to others
+            try:
+                hanging.say(json.dumps(VERSION).encode())
+                assert (await hanging.told())["msgtype"] == "router_config"
+                await _until(lambda: source.reachable == frozenset())
+            finally:
+                await hanging.close()
+
+    played(scenario)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_an_endpoint_on_every_address_leads_a_station_back_to_where_it_came(host: str) -> None:
+    async def scenario() -> None:
+        async with endpoint(bind="::") as source:
+            begin = f"ws://{host}:{source.address[1]}"
+            async with connect(f"{begin}/router-info", compression=None) as asking:
+                await asking.send(json.dumps({"router": ID6}))
+                where = json.loads(await asking.recv())["uri"]
+            assert where == f"{begin}/router/{ID6}"
+            async with connect(where, compression=None) as opened:
+                assert (await configured(opened))["msgtype"] == "router_config"
+
+    played(scenario)
 
 
 def test_too_many_downlinks_that_nobody_reports_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
