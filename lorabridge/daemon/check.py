@@ -85,13 +85,17 @@ def _check_concentratord(settings: ConcentratordSettings, where: str) -> list[Pr
 
 
 def _check_endpoint(settings: BasicsStationSettings, where: str) -> list[Problem]:
-    """The certificates and the token can be used, and there is a port to listen on."""
+    """The certificates and the token can be used, also by the stations, and there is a port to listen on."""
     found: list[Problem] = []
     for read in (tls_context, read_token):
         try:
             read(settings)
         except ConfigError as error:
             found += error.problems
+    if settings.token_file is not None and settings.certificate_file is None:
+        what = "stations show their token within TLS only, and are all refused"
+        hint = "give certificate_file, unless something in front of the port ends TLS"
+        found.append(Problem(where=f"{where}.token_file", what=what, hint=hint, warning=True))
     return found + _check_bind(settings, where, socket.SOCK_STREAM)
 
 
