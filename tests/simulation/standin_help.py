@@ -88,7 +88,9 @@ def generous_policy() -> Policy:
 @contextmanager
 def running(pki: Pki, *, broker: tuple[str, int] | None = None, **changes: Any) -> Iterator[Running]:
     """A stand-in for the gateway's certificate; `changes` are of its settings."""
-    settings = StandInSettings(policies={pki.gateway.fingerprint: generous_policy()}, publishes_per_second=0)
+    settings = StandInSettings(
+        policies={pki.gateway.fingerprint: generous_policy()}, publishes_per_second=0, bytes_per_second=0
+    )
     settings = msgspec.structs.replace(settings, **changes)
     started: queue.Queue[Running | BaseException] = queue.Queue()
     problems: list[dict[str, Any]] = []
@@ -262,3 +264,29 @@ def raw(pki: Pki, port: int) -> Iterator[RawClient]:
         yield client
     finally:
         client.close()
+
+
+class Things:
+    """Requests to the services of AWS IoT and their replies, by a connected client."""
+
+    def __init__(self, paho: Paho) -> None:
+        self._paho = paho
+
+    def subscribe(self, *filters: str) -> None:
+        self._paho.client.subscribe([(one, 1) for one in filters])
+        assert not any(reason.is_failure for reason in self._paho.subscribed.get(timeout=TIMEOUT))
+
+    def ask(self, topic: str, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The next reply, which repeats the request's token."""
+        token = request.get("clientToken")
+        self._paho.acknowledgement(self._paho.publish(topic, msgspec.json.encode(request)))
+        return self.next(token)
+
+    def next(self, token: str | None = None) -> tuple[str, dict[str, Any]]:
+        """Topic and payload of the next message, its time and its token left out."""
+        message = self._paho.messages.get(timeout=TIMEOUT)
+        told: dict[str, Any] = msgspec.json.decode(message.payload)
+        assert told.pop("clientToken", None) == token, told
+        if "state" not in told:
+            told.pop("timestamp", None)
+        return message.topic, told

@@ -14,7 +14,8 @@ from lorabridge.simulation.standin import mqtt_wire as wire
 from lorabridge.simulation.standin.broker_screen import BrokerScreen
 from lorabridge.simulation.standin.hello import HelloReader, MalformedHello
 from lorabridge.simulation.standin.policy import filter_refusal, topic_right
-from lorabridge.simulation.standin.screen import ClientScreen, Limits
+from lorabridge.simulation.standin.quotas import Limits
+from lorabridge.simulation.standin.screen import ClientScreen
 from tests.simulation.standin_help import GATEWAY, STATUS, UPLINK
 
 POLICY = gateway_policy(GATEWAY)

@@ -5,13 +5,8 @@ from __future__ import annotations
 from lorabridge.simulation.standin import mqtt_wire as wire
 from lorabridge.simulation.standin.events import Refusal
 from lorabridge.simulation.standin.mqtt_wire import Header, MalformedPacket, PacketType, Property, Reason
-from lorabridge.simulation.standin.screen import (
-    MAX_PACKET,
-    MAX_TOPIC_ALIASES,
-    MAX_UNACKNOWLEDGED,
-    ClientScreen,
-    Passed,
-)
+from lorabridge.simulation.standin.quotas import MAX_UNACKNOWLEDGED
+from lorabridge.simulation.standin.screen import MAX_PACKET, MAX_TOPIC_ALIASES, ClientScreen, Passed
 
 _PUBACK = PacketType.PUBACK << 4
 
