@@ -26,6 +26,7 @@ COMMANDS = {
     "check": "check configuration, keys, certificates and permissions: all problems at once",
     "status": "what the running bridge is doing",
     "simulate": "play recorded frames through the whole bridge into a stand-in for the endpoint",
+    "standin": "a stand-in for the endpoint, to develop without an account",
     "decode": "print what is in a LoRaWAN frame",
     "devices": "list, check, show and import devices",
     "record": "write down what the radio hears",

@@ -129,14 +129,17 @@ def running(pki: Pki, *, broker: tuple[str, int] | None = None, **changes: Any) 
 class Pinned(ssl.SSLContext):
     """Says the endpoint's name whatever address is dialled."""
 
+    endpoint = ENDPOINT
+
     def wrap_socket(self, sock: socket.socket, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
-        return super().wrap_socket(sock, *args, **kwargs | {"server_hostname": ENDPOINT})
+        return super().wrap_socket(sock, *args, **kwargs | {"server_hostname": self.endpoint})
 
 
-def _context(pki: Pki, pair: Pair, alpn: str | None = None) -> ssl.SSLContext:
+def _context(ca_file: Path, pair: Pair, alpn: str | None = None, endpoint: str = ENDPOINT) -> ssl.SSLContext:
     context = Pinned(ssl.PROTOCOL_TLS_CLIENT)
+    context.endpoint = endpoint
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(pki.ca_file)
+    context.load_verify_locations(ca_file)
     context.load_cert_chain(pair.certificate, pair.key)
     if alpn is not None:
         context.set_alpn_protocols([alpn])
@@ -148,13 +151,11 @@ class Paho:
 
     def __init__(
         self,
-        pki: Pki,
+        context: ssl.SSLContext,
         port: int,
         *,
-        pair: Pair | None = None,
         client_id: str = GATEWAY,
         mqtt_5: bool = False,
-        alpn: str | None = None,
         will: tuple[str, bool] | None = None,
         keep_alive: int = 60,
     ) -> None:
@@ -171,7 +172,7 @@ class Paho:
         self.client.on_subscribe = lambda _c, _u, _mid, reasons, _p: self.subscribed.put(reasons)
         self.client.on_message = lambda _c, _u, message: self.messages.put(message)
         self.client.on_disconnect = lambda _c, _u, _f, reason, _p: self.disconnected.put(reason)
-        self.client.tls_set_context(_context(pki, pair or pki.gateway, alpn))
+        self.client.tls_set_context(context)
         if will is not None:
             self.client.will_set(will[0], b"gone", qos=1, retain=will[1])
         self.client.connect("127.0.0.1", port, keep_alive)
@@ -216,8 +217,21 @@ class Paho:
 
 
 @contextmanager
-def paho(pki: Pki, port: int, **how: Any) -> Iterator[Paho]:
-    client = Paho(pki, port, **how)
+def paho(pki: Pki, port: int, *, pair: Pair | None = None, alpn: str | None = None, **how: Any) -> Iterator[Paho]:
+    with _paho(_context(pki.ca_file, pair or pki.gateway, alpn), port, **how) as client:
+        yield client
+
+
+@contextmanager
+def paho_at(ca_file: Path, port: int, pair: Pair, endpoint: str, **how: Any) -> Iterator[Paho]:
+    """With nothing but files and a name, as somebody else would."""
+    with _paho(_context(ca_file, pair, endpoint=endpoint), port, **how) as client:
+        yield client
+
+
+@contextmanager
+def _paho(context: ssl.SSLContext, port: int, **how: Any) -> Iterator[Paho]:
+    client = Paho(context, port, **how)
     try:
         yield client
     finally:
@@ -237,7 +251,7 @@ class RawClient:
 
     def __init__(self, pki: Pki, port: int) -> None:
         sock = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
-        self.tls = _context(pki, pki.gateway).wrap_socket(sock)
+        self.tls = _context(pki.ca_file, pki.gateway).wrap_socket(sock)
 
     def send(self, *packets: bytes) -> None:
         self.tls.sendall(b"".join(packets))

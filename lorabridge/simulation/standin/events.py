@@ -99,11 +99,19 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Journal:
     """The last `limit` events, counters over all of them, and optionally a file of JSON lines."""
 
-    def __init__(self, limit: int, file: Path | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limit: int,
+        file: Path | None,
+        clock: Callable[[], float],
+        watcher: Callable[[Event], None] | None = None,
+    ) -> None:
+        """`watcher` is given each event as it happens."""
         self.events: deque[Event] = deque(maxlen=limit)
         self.counters: Counter[str] = Counter()
         self.changed = asyncio.Event()
         self._clock = clock
+        self._watcher = watcher
         self._file: BinaryIO | None = None if file is None else file.open("ab")
 
     def record(
@@ -123,6 +131,8 @@ class Journal:
         self.counters[kind.value if refusal is None else refusal.value] += 1
         if self._file is not None:
             self._file.write(msgspec.json.encode(event) + b"\n")
+        if self._watcher is not None:
+            self._watcher(event)
         self.changed.set()
 
     def count(self, name: str, by: int = 1) -> None:

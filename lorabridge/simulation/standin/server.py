@@ -77,7 +77,8 @@ class StandIn:
     """`async with StandIn(settings, pki=pki) as standin:`; MQTT 5 needs a `broker` other than the default.
 
     `broker` is host and port of one without TLS, such as mosquitto on loopback. `observer` is called with
-    topic and payload of each publish once the broker has taken it, before the client hears of it.
+    topic and payload of each publish once the broker has taken it, before the client hears of it; `watcher` with
+    each event.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class StandIn:
         pki: Pki,
         broker: tuple[str, int] | None = None,
         observer: Observer | None = None,
+        watcher: Callable[[Event], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.port = settings.port
@@ -95,6 +97,7 @@ class StandIn:
         self._pki = pki
         self._broker = broker
         self._observer = observer
+        self._watcher = watcher
         self._clock = clock
         self._amqtt: AmqttBroker | None = None
         self._journal: Journal
@@ -117,7 +120,7 @@ class StandIn:
         """Listen. Raises OSError for a port that is taken, ConfigError for OpenSSL or amqtt."""
         settings = self._settings
         server_context(settings.tls, self._pki, with_alpn=True)  # what is wrong with it is told now
-        self._journal = Journal(settings.event_limit, settings.events_file, self._clock)
+        self._journal = Journal(settings.event_limit, settings.events_file, self._clock, self._watcher)
         self._front = Front(
             endpoint=self._pki.endpoint,
             rules=settings.tls,
