@@ -148,6 +148,13 @@ def test_a_publish_that_the_broker_of_mqtt_5_refuses_is_not_delivered() -> None:
     assert client.delivered == 1
 
 
+def test_that_nobody_subscribes_to_a_topic_is_not_told() -> None:
+    client = screen()
+    client.screen(connect(level=5), 0)
+    assert to_client(BrokerScreen(client), wire.build_puback(1, 0x10)) == wire.build_puback(1)
+    assert client.delivered == 1
+
+
 @given(cut=st.integers(0, 20))
 def test_packets_of_the_broker_pass_whole(cut: int) -> None:
     client = screen()

@@ -9,6 +9,8 @@ from lorabridge.simulation.standin.quotas import MAX_UNACKNOWLEDGED
 from lorabridge.simulation.standin.screen import MAX_PACKET, MAX_TOPIC_ALIASES, ClientScreen, Passed
 
 _PUBACK = PacketType.PUBACK << 4
+_NO_MATCHING_SUBSCRIBERS = 0x10
+"""AWS IoT does not say it (developer guide, MQTT, "MQTT reason codes"); mosquitto does."""
 
 
 class BrokerScreen:
@@ -44,10 +46,13 @@ class BrokerScreen:
         """What the client gets in place of a packet; None when it passes as it is."""
         if first == _PUBACK:
             fields = wire.Fields(buffer, header.body, header.stop)
-            self._client.acknowledged(fields.number(2), fields.number(1) if fields.more else Reason.SUCCESS)
-        elif first >> 4 == PacketType.PUBLISH:
+            packet_id = fields.number(2)
+            reason = fields.number(1) if fields.more else Reason.SUCCESS
+            self._client.acknowledged(packet_id, reason)
+            return wire.build_puback(packet_id) if reason == _NO_MATCHING_SUBSCRIBERS else None
+        if first >> 4 == PacketType.PUBLISH:
             return None if self._is_delivered(buffer, first, header) else b""
-        elif first >> 4 == PacketType.CONNACK:
+        if first >> 4 == PacketType.CONNACK:
             return self._connack(buffer, header)
         return None
 
