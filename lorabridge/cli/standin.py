@@ -20,7 +20,7 @@ from lorabridge.simulation.standin.quotas import BYTES_PER_SECOND
 ENDPOINT = "a1b2c3d4e5f6g7-ats.iot.eu-central-1.amazonaws.com"
 MARKER = "made-by-lorabridge-standin"
 """Lists the files that a run made: the next one replaces them, and touches no others."""
-_MOST_SHOWN = 200
+_MOST_SHOWN = 400
 """Characters of a payload, for people."""
 
 

@@ -129,11 +129,11 @@ def test_a_port_that_is_taken_is_told_with_a_hint(tmp_path: Path, capsys: pytest
 
 def test_what_a_peer_sent_is_shown_without_what_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
     show = standin._Text()
-    show.publish("a\x1b[2J", b"\x07" * 300)
+    show.publish("a\x1b[2J", b"\x07" * 500)
     hello = ClientHello(versions=(), suites=(), extensions=(), server_name=b"\x1b]0;")
     show.event(Event(at=0, connection=1, kind=Happening.CLIENT_HELLO, hello=hello))
     show.event(Event(at=0, connection=0, kind=Happening.REFUSED, refusal=Refusal.TLS, detail="\x9b"))
     shown = capsys.readouterr().out
     assert all(character.isprintable() for character in shown.replace("\n", ""))
-    assert "(300 bytes)" in shown
+    assert "(500 bytes)" in shown
     assert "refused" in shown
