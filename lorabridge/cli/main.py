@@ -31,6 +31,7 @@ COMMANDS = {
     "devices": "list, check, show and import devices",
     "record": "write down what the radio hears",
     "radio": "find and identify concentrators, and make the files that drive one",
+    "provision": "exchange the claim certificate of a fleet for one of this gateway",
     "config": "print an example configuration",
     "store": "check the database, or set a damaged one aside",
 }

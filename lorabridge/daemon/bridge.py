@@ -13,6 +13,7 @@ from typing import Any
 from lorabridge import __version__
 from lorabridge.backoff import Backoff
 from lorabridge.daemon.answering import answering_of, policy_of
+from lorabridge.daemon.certificate_watch import CertificateWatch, certificate_facts
 from lorabridge.daemon.command_desk import CommandDesk
 from lorabridge.daemon.config import Config, RadioSettings, parse_dev_addr_range
 from lorabridge.daemon.downlinks import Downlinks
@@ -20,6 +21,7 @@ from lorabridge.daemon.health import Health
 from lorabridge.daemon.log import Facts
 from lorabridge.daemon.pipeline import Pipeline
 from lorabridge.daemon.radios import Radios
+from lorabridge.daemon.remote import Remote, shadow_state
 from lorabridge.daemon.reporting import SecurityReporter
 from lorabridge.errors import TransientError
 from lorabridge.lorawan.decision import Answering, Decision, Network
@@ -37,9 +39,11 @@ from lorabridge.radio.sx1302.settings import Sx1302Settings
 from lorabridge.radio.sx1302.source import Sx1302
 from lorabridge.store.database import Store
 from lorabridge.upstream import schema
-from lorabridge.upstream.aws_iot import AwsIot, LinkReport
+from lorabridge.upstream.aws_iot import AwsIot
 from lorabridge.upstream.drain import Drain, OutboxRecord
 from lorabridge.upstream.faults import LinkFault, LinkState
+from lorabridge.upstream.link import LinkReport
+from lorabridge.upstream.shadow import Shadow
 from lorabridge.upstream.topics import Topics
 
 _FACTS = Facts(logging.getLogger(__name__))
@@ -86,6 +90,7 @@ class Bridge:
         network = network_of(config, devices, self._radios.mute)
         self._engine = Engine(self._table, network, store)
         self._downlinks = self._new_downlinks(network)
+        self._certificate = CertificateWatch(config.aws_iot.certificate_warning, time.time)
         self._link = AwsIot(
             config.aws_iot,
             config.gateway.id,
@@ -93,9 +98,12 @@ class Bridge:
             rng=rng,
             commands=CommandDesk(self._downlinks, time.time_ns) if config.downlinks.enabled else None,
             on_change=_LinkLog().tell,
+            on_certificate=self._certificate.judged,
         )
         topics = Topics(config.aws_iot.topics, config.gateway.id)
         self._drain = Drain(store, self._link, topics, on_parked=_tell_parked)
+        self._remote = Remote(float(config.report.stats_interval), self._drain.pause)
+        self._shadow = self._new_shadow() if config.aws_iot.shadow else None
         self._reporter = SecurityReporter(int(config.report.security_interval * 1e9))
         self._pipeline = Pipeline(
             source=self._radios,
@@ -111,6 +119,18 @@ class Bridge:
             observer=observer,
         )
         _warn_of_policies(devices)
+
+    def _new_shadow(self) -> Shadow:
+        """What is told to the thing's shadow, and what it may change."""
+        shadow = Shadow(
+            self._config.aws_iot.thing_name,
+            say=self._link.say,
+            state=lambda: shadow_state(self.answer(), self._fingerprint),
+            settings=self._remote.settings,
+            apply=self._remote.apply,
+        )
+        self._link.add_services(shadow.topics)
+        return shadow
 
     def _new_downlinks(self, network: Network) -> Downlinks:
         """The other direction, with what the store kept of it."""
@@ -199,6 +219,8 @@ class Bridge:
             "link_fault": None if link.fault is None else link.fault.value,
             "link_detail": link.detail,
             "link_hint": "" if link.fault is None else link.fault.hint,
+            **certificate_facts(link, self._link.certificate_valid_until),
+            "paused": self._drain.is_paused,
             "commands": link.subscription.value,
             "store": self._pipeline.trouble or "ok",
             "healthy": not (stuck or lost or self._pipeline.trouble) and link.state is LinkState.ONLINE,
@@ -218,19 +240,23 @@ class Bridge:
             **{f"link_{name}": value for name, value in self._link.counters.items()},
             **{f"drain_{name}": value for name, value in self._drain.counters.items()},
             **{f"downlink_{name}": value for name, value in self._downlinks.counters.items()},
+            **({} if self._shadow is None else {f"shadow_{name}": n for name, n in self._shadow.counters.items()}),
             "security_untold": self._reporter.untold,
         }
 
     async def _tick(self) -> None:
         """Once a second: what is due of sums and statistics."""
-        interval = float(self._config.report.stats_interval)
-        next_stats = time.monotonic() + interval
+        last_stats = time.monotonic()
         while True:
             await asyncio.sleep(TICK)
+            self._certificate.look(self._link)
             events: list[Event] = [*self._radios.look(), *self._sums()]
-            if time.monotonic() >= next_stats:
-                next_stats += interval
+            now, interval = time.monotonic(), self._remote.stats_interval
+            if now >= last_stats + interval:
+                last_stats = now if now >= last_stats + 2 * interval else last_stats + interval
                 events.append(self._pipeline.stats(time.time_ns(), interval, self.counters))
+            if self._shadow is not None:
+                self._shadow.tick(now)
             await self._pipeline.commit([], events)
 
     async def _until_empty(self) -> None:

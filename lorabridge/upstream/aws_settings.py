@@ -51,6 +51,13 @@ class AwsIotSettings(TlsSettings, frozen=True, kw_only=True):
     retain_status: Annotated[
         bool, Meta(description="keep the last status at the endpoint; the policy must allow iot:RetainPublish")
     ] = False
+    shadow: Annotated[
+        bool,
+        Meta(
+            description="report to the named shadow `lorabridge` of the thing, and let it change log level, statistics "
+            "interval and pause; the policy must allow it"
+        ),
+    ] = False
     topics: Annotated[TopicSettings, Meta(description="what the records are called")] = TopicSettings()
 
 

@@ -22,7 +22,8 @@ from typing import Protocol
 from lorabridge.errors import TransientError
 from lorabridge.lorawan.events import EventKind
 from lorabridge.lorawan.types import EUI64
-from lorabridge.upstream.aws_iot import MAX_PAYLOAD, Listener
+from lorabridge.upstream.aws_iot import MAX_PAYLOAD
+from lorabridge.upstream.link import NOT_YOURS, Listener
 from lorabridge.upstream.topics import Topics
 
 _LOGGER = logging.getLogger(__name__)
@@ -111,6 +112,7 @@ class Drain:
         self._work = asyncio.Event()
         self._blamed: int | None = None
         self._drops = 0
+        self._is_paused = False
         self._held: OutboxRecord | None = None
         self._to_park: list[tuple[OutboxRecord, str]] = []
         self._counters: Counter[str] = Counter(dict.fromkeys(("done", "parked", "resent", "outbox_errors"), 0))
@@ -121,6 +123,16 @@ class Drain:
     def counters(self) -> Mapping[str, int]:
         """Named totals since the process began."""
         return self._counters
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether records are kept and not sent."""
+        return self._is_paused
+
+    def pause(self, is_paused: bool) -> None:  # a switch
+        """Keep records, or send them again."""
+        self._is_paused = is_paused
+        self._publish_what_fits()
 
     def offer(self, records: Sequence[OutboxRecord]) -> None:
         """Records that have just become durable, in the order of their ids; they must be in the outbox already.
@@ -177,7 +189,7 @@ class Drain:
 
     def _publish_what_fits(self) -> None:
         queue, link = self._queue, self._link
-        while queue and link.has_room(len(queue[0].payload)):
+        while queue and not self._is_paused and link.has_room(len(queue[0].payload)):
             record = queue.popleft()
             if len(record.payload) > MAX_PAYLOAD:
                 self._convict(record, f"{len(record.payload)} bytes: AWS IoT takes {MAX_PAYLOAD}")
@@ -222,7 +234,7 @@ class Drain:
         if self._held is not None:  # it broke without it too
             again.insert(0, self._held)
             self._held, self._blamed, self._drops = None, None, 0
-        elif unacknowledged:
+        elif unacknowledged and culprit != NOT_YOURS:
             self._blame(again, unacknowledged[0] if culprit is None else culprit)
         self._queue.extendleft(reversed(again))
 

@@ -33,8 +33,9 @@ from lorabridge.settings import Duration
 from lorabridge.simulation.standin import Policy, StandIn, StandInSettings, gateway_policy
 from lorabridge.store.database import Batch, Store, StoreConflict
 from lorabridge.store.values import StoredRecord
-from lorabridge.upstream.aws_iot import MAX_PAYLOAD, LinkReport
+from lorabridge.upstream.aws_iot import MAX_PAYLOAD
 from lorabridge.upstream.faults import LinkFault, LinkState
+from lorabridge.upstream.link import LinkReport
 from tests.daemon.config_help import GATEWAY as GATEWAY_ID
 from tests.daemon.config_help import Installation, captured_log, lines_of
 from tests.lorawan.builders import GATEWAY, device, heard, uplink

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from lorabridge.lorawan.events import EventKind
 from lorabridge.upstream import drain as drain_module
-from lorabridge.upstream.aws_iot import MAX_PAYLOAD, Listener
+from lorabridge.upstream.aws_iot import MAX_PAYLOAD
 from lorabridge.upstream.drain import MAX_QUEUED, Drain
+from lorabridge.upstream.link import Listener
 from lorabridge.upstream.topics import Topics, TopicSettings
 from tests.upstream.harness import GATEWAY, MemoryOutbox, Stored
 
