@@ -1,0 +1,128 @@
+"""The bridge's own uses of the services, at the stand-in: its shadow, and its provisioning by claim."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from lorabridge.cli.main import main
+from lorabridge.simulation.pki import Pair, Pki, new_ec_key
+from lorabridge.simulation.standin import (
+    Happening,
+    Refusal,
+    StandIn,
+    StandInSettings,
+    Template,
+    claim_policy,
+    thing_policy,
+)
+from lorabridge.upstream.faults import LinkState
+from lorabridge.upstream.shadow import LEAST_INTERVAL, Setting, Shadow
+from tests.pki import Authority
+from tests.simulation.standin_help import ENDPOINT, GATEWAY, new_pki
+from tests.simulation.standin_help import running as standing_in
+from tests.upstream.harness import link_settings
+from tests.upstream.harness import running as linking
+
+SHADOW = f"$aws/things/{GATEWAY}/shadow/name/lorabridge"
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return new_pki(tmp_path_factory.mktemp("standin"))
+
+
+@pytest.fixture(scope="module")
+def claim(pki: Pki) -> Pair:
+    return pki.devices.client("claim", new_ec_key(), "claim")
+
+
+def configuration(folder: Path, pki: Pki, port: int) -> Path:
+    """As an operator's, before there is a certificate."""
+    (folder / "etc").mkdir()
+    path = folder / "lorabridge.toml"
+    path.write_text(f"""
+[gateway]
+id = "{GATEWAY}"
+[aws_iot]
+endpoint = "{ENDPOINT}"
+connect_address = "127.0.0.1:{port}"
+thing_name = "{GATEWAY}"
+ca_file = "{pki.ca_file}"
+certificate_file = "{folder}/etc/own.pem"
+private_key_file = "{folder}/etc/own.key"
+[[radio]]
+type = "semtech_udp"
+bind = "127.0.0.1"
+""")
+    return path
+
+
+def arguments(config: Path, claim: Pair) -> list[str]:
+    files = ["--claim-certificate", str(claim.certificate), "--claim-key", str(claim.key)]
+    return ["provision", "--config", str(config), "--template", "fleet", *files]
+
+
+def test_provisioning_by_claim_gives_a_certificate_that_works(
+    pki: Pki, claim: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policies = {claim.fingerprint: claim_policy("fleet")}
+    with standing_in(pki, policies=policies, templates={"fleet": Template()}) as started:
+        config = configuration(tmp_path, pki, started.standin.port)
+        assert main(arguments(config, claim)) == 0
+        certificate = x509.load_pem_x509_certificate((tmp_path / "etc" / "own.pem").read_bytes())
+        assert "proved" in capsys.readouterr().out
+        assert started.happened(Happening.CONNECTED).detail == f"{GATEWAY} MQTT 3.1.1"
+        assert [topic for topic, _ in started.published][-1] == f"lorabridge/{GATEWAY}/status"
+        assert certificate.issuer != certificate.subject
+
+
+def test_a_template_that_is_not_there_is_told(
+    pki: Pki, claim: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with standing_in(pki, policies={claim.fingerprint: claim_policy("fleet")}) as started:
+        assert main(arguments(configuration(tmp_path, pki, started.standin.port), claim)) == 1
+        assert "ResourceNotFound" in capsys.readouterr().out
+
+
+def test_the_bridges_shadow_is_reported_and_what_the_cloud_desires_is_applied(pki: Pki, tmp_path: Path) -> None:
+    settings: dict[str, Setting] = {"log_level": "info", "stats_interval_s": 60, "paused": False}
+    files = {
+        "ca_file": str(pki.ca_file),
+        "certificate_file": str(pki.gateway.certificate),
+        "private_key_file": str(pki.gateway.key),
+    }
+
+    async def live() -> None:
+        rights = StandInSettings(policies={pki.gateway.fingerprint: thing_policy(GATEWAY)})
+        async with (
+            asyncio.timeout(60),
+            StandIn(rights, pki=pki) as standin,
+            linking(link_settings(Authority(tmp_path), standin.port, **files)) as upstream,
+        ):
+            shadow = Shadow(
+                GATEWAY,
+                say=upstream.link.say,
+                state=lambda: {"link": "online", "counters": {}},
+                settings=lambda: settings,
+                apply=settings.update,
+            )
+            upstream.link.add_services(shadow.topics)
+            await upstream.reported(lambda report: report.state is LinkState.ONLINE)
+
+            async def reported(condition: Any, now: float) -> None:
+                while not condition(standin.shadows.state(GATEWAY, "lorabridge")):
+                    shadow.tick(now)
+                    await asyncio.sleep(0.01)
+
+            await reported(lambda state: state.get("reported", {}).get("link") == "online", 0.0)
+            await standin.publish(f"{SHADOW}/update", b'{"state":{"desired":{"settings":{"paused":true}}}}')
+            await reported(lambda state: state["reported"]["settings"]["paused"] is True, LEAST_INTERVAL)
+            assert settings["paused"] is True
+            assert standin.counters[Refusal.PUBLISH.value] == standin.counters[Refusal.SUBSCRIBE.value] == 0
+
+    asyncio.run(live())
