@@ -325,6 +325,10 @@ def test_its_mqtt_5_client_reads_limits_and_reason_codes(pki: Pki, mosquitto: Mo
             for topic, reason in ((UPLINK, 0), ("elsewhere", 0x87), ("a" * 257, 0x90)):
                 publish = mqtt5.PublishPacket(topic=topic, payload=b"5", qos=mqtt5.QoS.AT_LEAST_ONCE)
                 assert listener.client.publish(publish).result(LIMIT).puback.reason_code == reason
+            shadow = iotshadow.IotShadowClientV2(listener.client, request_options())
+            with pytest.raises(V2ServiceException) as raised:
+                shadow.get_shadow(iotshadow.GetShadowRequest(thing_name=GATEWAY)).result(LIMIT)
+            assert raised.value.modeled_error.code == 404
             standin.call(standin.standin.disconnect)
             assert listener.disconnected.result(LIMIT).reason_code == 0x98
 

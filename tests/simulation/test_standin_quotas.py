@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from lorabridge.simulation.pki import Pki
-from lorabridge.simulation.standin import Happening, Refusal, gateway_policy
+from lorabridge.simulation.standin import Happening, Refusal, gateway_policy, thing_policy
 from lorabridge.simulation.standin import mqtt_wire as wire
 from lorabridge.simulation.standin.broker_screen import BrokerScreen
 from lorabridge.simulation.standin.mqtt_wire import Reason
@@ -136,6 +136,30 @@ def test_what_exceeds_the_throughput_is_delayed_and_all_of_it_arrives(pki: Pki) 
             gateway.acknowledged.get(timeout=TIMEOUT)
         started.happened(Happening.DELAYED)
         assert [len(payload) for _, payload in started.published] == [40_000] * 8
+
+
+def test_a_client_that_is_not_read_for_its_throughput_is_not_taken_for_silent(pki: Pki) -> None:
+    with (
+        running(pki, bytes_per_second=15_000, shortest_keep_alive=2) as started,
+        raw(pki, started.standin.port) as client,
+    ):
+        client.send(CONNECT.replace(b"\0\x3c", b"\0\2"))
+        assert client.read(4) == b"\x20\2\0\0"
+        client.send(publish(1, bytes(80_000)))
+        assert client.read(4) == wire.build_puback(1)
+        client.send(b"\xc0\0")
+        assert client.read(2) == b"\xd0\0", "four seconds later"
+        assert started.standin.counters[Refusal.KEEP_ALIVE.value] == 0
+
+
+def test_what_a_service_says_counts_against_the_rate(pki: Pki) -> None:
+    with (
+        running(pki, policies={pki.gateway.fingerprint: thing_policy(GATEWAY)}, publishes_per_second=1) as started,
+        paho(pki, started.standin.port) as gateway,
+    ):
+        gateway.ready().publish(f"$aws/things/{GATEWAY}/jobs/get", b"")
+        started.ignored(Refusal.RATE)
+        assert gateway.messages.empty()
 
 
 def test_an_operator_ends_connections_in_good_order(pki: Pki) -> None:

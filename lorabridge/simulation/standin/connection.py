@@ -211,6 +211,7 @@ class ClientSide(asyncio.Protocol):
 
     def _release(self) -> None:
         self._brake = None
+        self._heard_at = self._loop.time()  # what the client said meanwhile was not read
         self._hold_both("throughput", hold=False)
 
     def _hold_both(self, reason: str, *, hold: bool) -> None:
@@ -259,7 +260,7 @@ class ClientSide(asyncio.Protocol):
         if self._screen is not None and self._broker is not None:
             patience = 1.5 * self._screen.keep_alive
         left = self._heard_at + patience - self._loop.time()
-        if left <= 0 and not self._stalled:
+        if left <= 0 and not self._stalled and self._brake is None:
             self.end(Refusal.KEEP_ALIVE if self._broker is not None else Refusal.SETUP_TIMEOUT)
         else:
             self._timer = self._loop.call_later(max(left, patience / 10), self._tick)
@@ -294,8 +295,8 @@ class ClientSide(asyncio.Protocol):
         qos = screen.subscriptions.qos(topic)
         if qos is None and not unasked:
             return False
-        if not screen.may_receive(topic.encode()):
-            self._front.journal.record(self._number, Happening.IGNORED, refusal=Refusal.RECEIVE, detail=topic)
+        if (refusal := screen.delivery_refusal(topic.encode(), self._loop.time())) is not None:
+            self._front.journal.record(self._number, Happening.IGNORED, refusal=refusal, detail=topic)
             return False
         packet_id = screen.subscriptions.new_packet_id() if qos else 0
         packet = wire.build_publish(topic, payload, packet_id, mqtt_5=screen.connect.mqtt_5)

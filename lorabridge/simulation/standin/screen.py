@@ -236,9 +236,12 @@ class ClientScreen:
         if self._observer is not None:
             self._observer(topic, payload)
 
-    def may_receive(self, topic: bytes) -> bool:
-        """Whether the policy lets the client have messages on this topic."""
-        return may_receive(self._policy, topic)
+    def delivery_refusal(self, topic: bytes, now: float) -> Refusal | None:
+        """Why the client may not have a message on this topic now, if so; one that it may have counts."""
+        self.quota.at(now)
+        if not may_receive(self._policy, topic):
+            return Refusal.RECEIVE
+        return Refusal.RATE if self.quota.take() else None
 
     def acknowledged(self, packet_id: int, reason: int) -> None:
         """The broker has answered the publish with this id."""
