@@ -30,7 +30,7 @@ COMMANDS = {
     "decode": "print what is in a LoRaWAN frame",
     "devices": "list, check, show and import devices",
     "record": "write down what the radio hears",
-    "radio": "find and identify concentrators, and make the files that drive one",
+    "radio": "find concentrators, make the files that drive one, and show frames as they arrive",
     "provision": "exchange the claim certificate of a fleet for one of this gateway",
     "config": "print an example configuration",
     "store": "check the database, or set a damaged one aside",

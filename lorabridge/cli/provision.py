@@ -14,7 +14,7 @@ from lorabridge.cli.main import EXIT_FAILED, EXIT_OK
 from lorabridge.daemon import config
 from lorabridge.errors import ConfigError, Problem, TransientError
 from lorabridge.lorawan.events import EventKind, Status
-from lorabridge.store.secret_files import write_private
+from lorabridge.store.certificate_files import CertificateFiles
 from lorabridge.upstream import schema
 from lorabridge.upstream.aws_settings import AwsIotSettings
 from lorabridge.upstream.dialogue import Dialogue, RejectedError
@@ -92,18 +92,10 @@ def _refuse_to_overwrite(settings: AwsIotSettings, *, force: bool) -> None:
 
 
 def _install(settings: AwsIotSettings, made: Provisioned) -> None:
-    """Both files beside their places first, so that the change itself cannot fail half-way for want of space."""
-    files = {settings.private_key_file: made.private_key_pem, settings.certificate_file: made.certificate_pem}
+    """The pair into its place, for the account of the service."""
+    files = CertificateFiles(settings.certificate_file, settings.private_key_file)
     try:
-        for name, pem in files.items():
-            beside = Path(f"{name}.new")
-            write_private(beside, pem, replace=True)
-            _hand_over(beside)
-        for name in files:
-            path = Path(name)
-            if path.exists():
-                path.replace(f"{name}.old")
-            Path(f"{name}.new").replace(path)
+        files.install(made.certificate_pem, made.private_key_pem, _hand_over)
     except OSError as error:
         hint = "run it as a user who may write there (sudo)"
         where, what = str(error.filename), f"cannot be written: {error.strerror}"

@@ -53,7 +53,7 @@ async def provision(settings: AwsIotSettings, claim: Claim, clock: Callable[[], 
     asking = msgspec.structs.replace(
         settings, certificate_file=claim.certificate_file, private_key_file=claim.private_key_file
     )
-    key, key_pem, csr = _new_key(settings.thing_name)
+    key, key_pem, csr = new_key(settings.thing_name)
     async with Dialogue.open(connection_settings(asking), clock=clock) as dialogue:
         made = await dialogue.ask(CREATE_FROM_CSR, {"certificateSigningRequest": csr})
         pem = _text(made, "certificatePem")
@@ -89,7 +89,7 @@ def connection_settings(settings: AwsIotSettings) -> ConnectionSettings:
     )
 
 
-def _new_key(name: str) -> tuple[EllipticCurvePrivateKey, str, str]:
+def new_key(name: str) -> tuple[EllipticCurvePrivateKey, str, str]:
     """A key on P-256, its PEM (PKCS#8), and a signing request for it."""
     from cryptography import x509  # noqa: PLC0415  # 9 MB that a running bridge does without
     from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415

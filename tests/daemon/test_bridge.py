@@ -24,6 +24,8 @@ from lorabridge.lorawan.device import CounterPolicy, Device
 from lorabridge.lorawan.events import EventKind, Record
 from lorabridge.lorawan.types import EUI64, DevAddr, NetID
 from lorabridge.lorawan.verdict import Verdict
+from lorabridge.radio.concentratord.settings import ConcentratordSettings
+from lorabridge.radio.concentratord.source import Concentratord
 from lorabridge.radio.recording import Recording, RecordingSettings
 from lorabridge.radio.rxpk_lines import build_line
 from lorabridge.radio.semtech_udp import SemtechUdp, SemtechUdpSettings
@@ -427,6 +429,7 @@ def test_each_type_of_settings_makes_its_own_source() -> None:
     assert isinstance(source_of(RecordingSettings(path=Path("/r"))), Recording)
     assert isinstance(source_of(SemtechUdpSettings()), SemtechUdp)
     assert isinstance(source_of(Sx1302Settings()), Sx1302)
+    assert isinstance(source_of(ConcentratordSettings()), Concentratord)
 
 
 def test_the_same_fault_is_told_once_and_not_again_with_its_retry_time() -> None:

@@ -1,8 +1,10 @@
-"""The bridge's own uses of the services, at the stand-in: its shadow, and its provisioning by claim."""
+"""The bridge's own uses of the services, at the stand-in: its shadow, its jobs, and its provisioning by claim."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,14 @@ from lorabridge.simulation.standin import (
     claim_policy,
     thing_policy,
 )
+from lorabridge.simulation.standin.services.jobs import JobStatus
 from lorabridge.upstream.faults import LinkState
+from lorabridge.upstream.jobs import SUCCEEDED, Job, Jobs
 from lorabridge.upstream.shadow import LEAST_INTERVAL, Setting, Shadow
 from tests.pki import Authority
 from tests.simulation.standin_help import ENDPOINT, GATEWAY, new_pki
 from tests.simulation.standin_help import running as standing_in
-from tests.upstream.harness import link_settings
+from tests.upstream.harness import Upstream, link_settings
 from tests.upstream.harness import running as linking
 
 SHADOW = f"$aws/things/{GATEWAY}/shadow/name/lorabridge"
@@ -89,21 +93,37 @@ def test_a_template_that_is_not_there_is_told(
         assert "ResourceNotFound" in capsys.readouterr().out
 
 
-def test_the_bridges_shadow_is_reported_and_what_the_cloud_desires_is_applied(pki: Pki, tmp_path: Path) -> None:
-    settings: dict[str, Setting] = {"log_level": "info", "stats_interval_s": 60, "paused": False}
+@asynccontextmanager
+async def linked(pki: Pki, folder: Path) -> AsyncIterator[tuple[StandIn, Upstream]]:
+    """The bridge's link, online at a stand-in that lets it use its thing's shadows and jobs."""
     files = {
         "ca_file": str(pki.ca_file),
         "certificate_file": str(pki.gateway.certificate),
         "private_key_file": str(pki.gateway.key),
     }
+    rights = StandInSettings(policies={pki.gateway.fingerprint: thing_policy(GATEWAY)})
+    async with (
+        asyncio.timeout(60),
+        StandIn(rights, pki=pki) as standin,
+        linking(link_settings(Authority(folder), standin.port, **files)) as upstream,
+    ):
+        await upstream.reported(lambda report: report.state is LinkState.ONLINE)
+        yield standin, upstream
+        assert standin.counters[Refusal.PUBLISH.value] == standin.counters[Refusal.SUBSCRIBE.value] == 0
+
+
+async def ticking(tick: Callable[[], None], until: Callable[[], bool]) -> None:
+    """The bridge's ticks, without its second between them."""
+    while not until():
+        tick()
+        await asyncio.sleep(0.01)
+
+
+def test_the_bridges_shadow_is_reported_and_what_the_cloud_desires_is_applied(pki: Pki, tmp_path: Path) -> None:
+    settings: dict[str, Setting] = {"log_level": "info", "stats_interval_s": 60, "paused": False}
 
     async def live() -> None:
-        rights = StandInSettings(policies={pki.gateway.fingerprint: thing_policy(GATEWAY)})
-        async with (
-            asyncio.timeout(60),
-            StandIn(rights, pki=pki) as standin,
-            linking(link_settings(Authority(tmp_path), standin.port, **files)) as upstream,
-        ):
+        async with linked(pki, tmp_path) as (standin, upstream):
             shadow = Shadow(
                 GATEWAY,
                 say=upstream.link.say,
@@ -112,17 +132,32 @@ def test_the_bridges_shadow_is_reported_and_what_the_cloud_desires_is_applied(pk
                 apply=settings.update,
             )
             upstream.link.add_services(shadow.topics)
-            await upstream.reported(lambda report: report.state is LinkState.ONLINE)
 
-            async def reported(condition: Any, now: float) -> None:
-                while not condition(standin.shadows.state(GATEWAY, "lorabridge")):
-                    shadow.tick(now)
-                    await asyncio.sleep(0.01)
+            def reported() -> dict[str, Any]:
+                return dict(standin.shadows.state(GATEWAY, "lorabridge").get("reported", {}))
 
-            await reported(lambda state: state.get("reported", {}).get("link") == "online", 0.0)
+            await ticking(lambda: shadow.tick(0.0), lambda: reported().get("link") == "online")
             await standin.publish(f"{SHADOW}/update", b'{"state":{"desired":{"settings":{"paused":true}}}}')
-            await reported(lambda state: state["reported"]["settings"]["paused"] is True, LEAST_INTERVAL)
+            await ticking(lambda: shadow.tick(LEAST_INTERVAL), lambda: reported()["settings"]["paused"] is True)
             assert settings["paused"] is True
-            assert standin.counters[Refusal.PUBLISH.value] == standin.counters[Refusal.SUBSCRIBE.value] == 0
+
+    asyncio.run(live())
+
+
+def test_the_bridge_carries_out_a_job_it_knows_and_rejects_another(pki: Pki, tmp_path: Path) -> None:
+    async def live() -> None:
+        async with linked(pki, tmp_path) as (standin, upstream):
+
+            def run(job: Job) -> None:
+                jobs.finish(job, SUCCEEDED, {"devices": "7"})
+
+            jobs = Jobs(GATEWAY, say=upstream.link.say, run=run)
+            upstream.link.add_services(jobs.topics)
+            standin.create_job(GATEWAY, "known", {"operation": "reload-devices"})
+            await ticking(jobs.tick, lambda: standin.jobs.execution(GATEWAY, "known").status is JobStatus.SUCCEEDED)
+            assert standin.jobs.execution(GATEWAY, "known").details == {"devices": "7"}
+            standin.create_job(GATEWAY, "unknown", {"operation": "format-disk"})
+            await ticking(jobs.tick, lambda: standin.jobs.execution(GATEWAY, "unknown").status is JobStatus.REJECTED)
+            assert "format-disk" in standin.jobs.execution(GATEWAY, "unknown").details["reason"]
 
     asyncio.run(live())

@@ -19,7 +19,8 @@ from moto import mock_aws
 
 from lorabridge.lorawan.events import EventKind
 from lorabridge.lorawan.types import EUI64
-from lorabridge.upstream.provisioning import CREATE_FROM_CSR, _new_key
+from lorabridge.upstream.jobs import Jobs
+from lorabridge.upstream.provisioning import CREATE_FROM_CSR, new_key
 from lorabridge.upstream.shadow import Shadow
 from lorabridge.upstream.topics import Topics, TopicSettings
 
@@ -85,9 +86,12 @@ def test_a_gateway_may_publish_and_hear_all_that_it_has_to(rule: str) -> None:
     assert _allows("GatewayPolicy", "iot:RetainPublish", f"topic/{topics.topic(EventKind.STATUS, None)}")
 
 
-def test_a_gateway_may_use_its_own_shadow() -> None:
+def test_a_gateway_may_use_its_own_shadow_and_jobs() -> None:
+    jobs = Jobs("gw-1", say=lambda *_: True, run=lambda _: None)
+    for word in ("$next/get", "job-1/update"):
+        assert _allows("GatewayPolicy", "iot:Publish", f"topic/$aws/things/gw-1/jobs/{word}")
     shadow = Shadow("gw-1", say=lambda *_: True, state=dict, settings=dict, apply=lambda _: None)
-    for topic in shadow.topics:
+    for topic in (*shadow.topics, *jobs.topics):
         assert _allows("GatewayPolicy", "iot:Subscribe", f"topicfilter/{topic.topic_filter}")
         assert _allows("GatewayPolicy", "iot:Receive", f"topic/{topic.topic_filter}")
     for word in ("get", "update"):
@@ -103,6 +107,7 @@ def test_a_gateway_may_use_its_own_shadow() -> None:
         ("iot:Publish", "topic/$aws/rules/other/lorabridge/gw-1/status"),
         ("iot:Publish", "topic/$aws/things/gw-1/shadow/update"),
         ("iot:Publish", "topic/$aws/things/gw-2/shadow/name/lorabridge/update"),
+        ("iot:Publish", "topic/$aws/things/gw-2/jobs/job-1/update"),
         ("iot:Subscribe", "topicfilter/lorabridge/gw-1/#"),
         ("iot:Subscribe", "topicfilter/lorabridge/gw-2/cmd/+"),
         ("iot:Subscribe", "topicfilter/#"),
@@ -140,7 +145,7 @@ def test_the_account_takes_policies_and_our_signing_request(monkeypatch: pytest.
         for policy in ("GatewayPolicy", "ClaimPolicy"):
             document = json.dumps(_resources()[policy]["Properties"]["PolicyDocument"], default=_text)
             iot.create_policy(policyName=policy, policyDocument=document)
-        _, _, csr = _new_key("gw-1")
+        _, _, csr = new_key("gw-1")
         made = iot.create_certificate_from_csr(certificateSigningRequest=csr, setAsActive=True)
         iot.create_thing(thingName="gw-1")
         iot.attach_policy(policyName="GatewayPolicy", target=made["certificateArn"])
