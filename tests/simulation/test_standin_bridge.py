@@ -23,7 +23,6 @@ from lorabridge.simulation.standin import (
     thing_policy,
 )
 from lorabridge.simulation.standin.services.jobs import JobStatus
-from lorabridge.upstream.faults import LinkState
 from lorabridge.upstream.jobs import SUCCEEDED, Job, Jobs
 from lorabridge.upstream.shadow import LEAST_INTERVAL, Setting, Shadow
 from tests.pki import Authority
@@ -95,7 +94,7 @@ def test_a_template_that_is_not_there_is_told(
 
 @asynccontextmanager
 async def linked(pki: Pki, folder: Path) -> AsyncIterator[tuple[StandIn, Upstream]]:
-    """The bridge's link, online at a stand-in that lets it use its thing's shadows and jobs."""
+    """The bridge's link, about to be online at a stand-in that lets it use its thing's shadows and jobs."""
     files = {
         "ca_file": str(pki.ca_file),
         "certificate_file": str(pki.gateway.certificate),
@@ -107,7 +106,6 @@ async def linked(pki: Pki, folder: Path) -> AsyncIterator[tuple[StandIn, Upstrea
         StandIn(rights, pki=pki) as standin,
         linking(link_settings(Authority(folder), standin.port, **files)) as upstream,
     ):
-        await upstream.reported(lambda report: report.state is LinkState.ONLINE)
         yield standin, upstream
         assert standin.counters[Refusal.PUBLISH.value] == standin.counters[Refusal.SUBSCRIBE.value] == 0
 
