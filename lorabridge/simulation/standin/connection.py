@@ -284,26 +284,26 @@ class ClientSide(asyncio.Protocol):
         self._is_connected = True
         self._front.journal.record(self._number, Happening.CONNECTED, detail=self._screen_name())
 
-    def deliver(self, topic: str, payload: bytes, *, unasked: bool) -> bool:
-        """Send a message of a service, when the client may have it and has subscribed, or `unasked`; whether it was.
+    def deliver(self, topic: str, payload: bytes, *, unasked: bool) -> None:
+        """Send a message of a service, when the client may have it and has subscribed, or `unasked`.
 
         QoS 1 where the client has asked for it; a connection that ends before its PUBACK loses it.
         """
         screen = self._screen
         if screen is None or screen.connect is None or not self._is_connected or self._is_closing or self._stalled:
-            return False
+            return
         qos = screen.subscriptions.qos(topic)
         if qos is None and not unasked:
-            return False
+            return
         if (refusal := screen.delivery_refusal(topic.encode(), self._loop.time())) is not None:
             self._front.journal.record(self._number, Happening.IGNORED, refusal=refusal, detail=topic)
-            return False
+            return
         packet_id = screen.subscriptions.new_packet_id() if qos else 0
         packet = wire.build_publish(topic, payload, packet_id, mqtt_5=screen.connect.mqtt_5)
+        self._front.journal.record(self._number, Happening.REPLY, detail=topic)
         self._charge(len(packet))
         self.send(packet)
         self._flush()
-        return True
 
     def broker_closed(self, detail: str) -> None:
         """The broker's connection is over: because we left, after a DISCONNECT, or of the broker's own will."""

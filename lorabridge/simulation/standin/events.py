@@ -30,6 +30,7 @@ class Happening(enum.Enum):
     REGISTERED = "registered"
     ACTIVATED = "activated"
     REQUEST = "request"
+    REPLY = "reply"
 
 
 class Refusal(enum.Enum):
