@@ -14,6 +14,7 @@ import socket
 import ssl
 import stat
 import struct
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -295,9 +296,14 @@ def _check_dates(settings: TlsSettings, own: Certificate, now: datetime) -> list
     return []
 
 
-def own_not_before(settings: TlsSettings) -> datetime:
-    """When our own certificate begins, a witness against a clock that is far behind. Raises OSError, ValueError."""
-    return validity_of_file(settings.certificate_file).not_before
+def is_behind(settings: TlsSettings, clock: Callable[[], float]) -> bool:
+    """Whether the clock (seconds since the Unix epoch) cannot be right; our own certificate is a witness."""
+    try:
+        return clock_is_unset(
+            datetime.fromtimestamp(clock(), UTC), validity_of_file(settings.certificate_file).not_before
+        )
+    except (OSError, ValueError):
+        return False
 
 
 def clock_is_unset(now: datetime, own_not_before: datetime | None = None) -> bool:
