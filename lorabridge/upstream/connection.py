@@ -17,7 +17,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -162,13 +161,16 @@ class Connection:
             self._client.connect(host, port, self._settings.keep_alive)
         except Exception as raised:  # noqa: BLE001  # sorted out on the loop: a fault, or a bug that `down` carries on
             error = raised
-        outcome = error and (fault_of_error(error, partial(tls.is_behind, self._settings.tls, self._clock)) or error)
+        outcome = error and (fault_of_error(error, self._clock_is_behind) or error)
         with self._handing_over:
             self._has_dialled = True
             if self._is_given_up:
                 self._close_socket()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._dialled, outcome)
+
+    def _clock_is_behind(self) -> bool:
+        return tls.is_behind(self._settings.tls, self._clock())
 
     def _dialled(self, outcome: LinkDown | Exception | None) -> None:
         """The dialling thread is done; from here on the client is the loop's."""

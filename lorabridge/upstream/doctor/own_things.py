@@ -28,23 +28,15 @@ def look_at_own_things(
     yield of_problems(Step.CERTIFICATE, _at(settings.certificate_file, form), settings.certificate_file)
     key = settings.private_key_file
     yield of_problems(Step.KEY, _at(key, form), f"{key} is private and fits the certificate")
-    if not clock_is_unset(settings, now) and not _at(settings.certificate_file, form):
+    if not tls.is_behind(settings, now.timestamp()) and not _at(settings.certificate_file, form):
         dates = [problem for problem in tls.check_files(settings, now) if problem not in form]
         until = "" if dates else f"valid until {_not_after(settings):%Y-%m-%d}"
         yield of_problems(Step.EXPIRY, dates, until)
 
 
-def clock_is_unset(settings: TlsSettings, now: datetime) -> bool:
-    """As the bridge judges it, our certificate as a witness where it can be read."""
-    try:
-        return tls.clock_is_unset(now, tls.own_not_before(settings))
-    except (OSError, ValueError):
-        return tls.clock_is_unset(now)
-
-
 def _clock(settings: TlsSettings, now: datetime, is_synchronised: Callable[[], bool | None]) -> Finding:
     says = f"{now.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    if clock_is_unset(settings, now):
+    if tls.is_behind(settings, now.timestamp()):
         return failed(LinkFault.CLOCK_NOT_SET, f"it says {says}")
     match is_synchronised():
         case True:

@@ -13,7 +13,7 @@ from lorabridge.upstream import tls
 from lorabridge.upstream.doctor import network
 from lorabridge.upstream.doctor.handshake import Patience, shake_hands
 from lorabridge.upstream.doctor.network import Address
-from lorabridge.upstream.doctor.own_things import clock_is_unset, look_at_own_things
+from lorabridge.upstream.doctor.own_things import look_at_own_things
 from lorabridge.upstream.doctor.session import Subject, examine
 from lorabridge.upstream.doctor.steps import Finding, Outcome, Step, failed
 from lorabridge.upstream.doctor.tls_steps import look_at_tls
@@ -64,7 +64,7 @@ def walk(subject: Subject, around: Surroundings, instead: Iterable[Finding] | No
     address = yield from _reach(settings, addresses, around)
     if address is None or broken.intersection(_NEEDED_FOR_TLS):
         return
-    is_open = yield from look_at_tls(settings, address, around.patience, lambda: clock_is_unset(settings, around.now()))
+    is_open = yield from look_at_tls(settings, address, around.patience, _behind(settings, around))
     other = yield from _other_port_too(settings, around)
     https = address if settings.port == 443 else other
     if https is not None:
@@ -170,7 +170,7 @@ def _other_port_too(settings: TlsSettings, around: Surroundings) -> Generator[Fi
     else:
         there = msgspec.structs.replace(settings, port=port)
         try:
-            shake = shake_hands(there, address, around.patience, lambda: clock_is_unset(settings, around.now()))
+            shake = shake_hands(there, address, around.patience, _behind(settings, around))
         except OSError as error:
             fault, detail = LinkFault.UNREACHABLE, f"port {port}: {error}"
         else:
@@ -222,3 +222,7 @@ def _session(subject: Subject, patience: Patience) -> Iterator[Finding]:
                 yield finding
         finally:
             runner.run(steps.aclose())
+
+
+def _behind(settings: TlsSettings, around: Surroundings) -> Callable[[], bool]:
+    return lambda: tls.is_behind(settings, around.now().timestamp())
