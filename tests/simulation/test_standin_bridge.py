@@ -1,4 +1,7 @@
-"""The bridge's own uses of the services, at the stand-in: its shadow, its jobs, and its provisioning by claim."""
+"""The bridge's own uses of the services, at the stand-in: its shadow, its jobs, and its provisioning by claim.
+
+The policies are those of docs/cloudformation/lorabridge.yaml: what they grant is enough.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,7 @@ from cryptography import x509
 
 from lorabridge.cli.main import main
 from lorabridge.simulation.pki import Pair, Pki, new_ec_key
-from lorabridge.simulation.standin import (
-    Happening,
-    Refusal,
-    StandIn,
-    StandInSettings,
-    Template,
-    claim_policy,
-    thing_policy,
-)
+from lorabridge.simulation.standin import Happening, Policy, Refusal, StandIn, StandInSettings, Template
 from lorabridge.simulation.standin.services.jobs import JobStatus
 from lorabridge.upstream.jobs import SUCCEEDED, Job, Jobs
 from lorabridge.upstream.shadow import LEAST_INTERVAL, Setting, Shadow
@@ -30,8 +25,30 @@ from tests.simulation.standin_help import ENDPOINT, GATEWAY, new_pki
 from tests.simulation.standin_help import running as standing_in
 from tests.upstream.harness import Upstream, link_settings
 from tests.upstream.harness import running as linking
+from tests.upstream.test_cloudformation import ARN, _resources, _text
 
+TEMPLATE = "lorabridge"
 SHADOW = f"$aws/things/{GATEWAY}/shadow/name/lorabridge"
+
+
+def template_policy(name: str) -> Policy:
+    """A policy of the CloudFormation template, as the stand-in reads policies."""
+    granted: dict[str, list[str]] = {}
+    for statement in _resources()[name]["Properties"]["PolicyDocument"]["Statement"]:
+        resources = statement["Resource"]
+        for resource in resources if isinstance(resources, list) else [resources]:
+            kind, _, pattern = _text(resource).removeprefix(ARN).partition("/")
+            assert kind in ("client", "topic", "topicfilter")
+            granted.setdefault(statement["Action"], []).append(pattern)
+    (client_id,) = granted["iot:Connect"]
+    return Policy(
+        client_id=client_id,
+        publish=tuple(granted["iot:Publish"]),
+        retain=tuple(granted.get("iot:RetainPublish", ())),
+        subscribe=tuple(granted["iot:Subscribe"]),
+        receive=tuple(granted["iot:Receive"]),
+        last_will=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +84,14 @@ bind = "127.0.0.1"
 
 def arguments(config: Path, claim: Pair) -> list[str]:
     files = ["--claim-certificate", str(claim.certificate), "--claim-key", str(claim.key)]
-    return ["provision", "--config", str(config), "--template", "fleet", *files]
+    return ["provision", "--config", str(config), "--template", TEMPLATE, *files]
 
 
 def test_provisioning_by_claim_gives_a_certificate_that_works(
     pki: Pki, claim: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    policies = {claim.fingerprint: claim_policy("fleet")}
-    with standing_in(pki, policies=policies, templates={"fleet": Template()}) as started:
+    policies = {claim.fingerprint: template_policy("ClaimPolicy")}
+    with standing_in(pki, policies=policies, templates={TEMPLATE: Template()}) as started:
         config = configuration(tmp_path, pki, started.standin.port)
         assert main(arguments(config, claim)) == 0
         certificate = x509.load_pem_x509_certificate((tmp_path / "etc" / "own.pem").read_bytes())
@@ -87,7 +104,7 @@ def test_provisioning_by_claim_gives_a_certificate_that_works(
 def test_a_template_that_is_not_there_is_told(
     pki: Pki, claim: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with standing_in(pki, policies={claim.fingerprint: claim_policy("fleet")}) as started:
+    with standing_in(pki, policies={claim.fingerprint: template_policy("ClaimPolicy")}) as started:
         assert main(arguments(configuration(tmp_path, pki, started.standin.port), claim)) == 1
         assert "ResourceNotFound" in capsys.readouterr().out
 
@@ -100,7 +117,7 @@ async def linked(pki: Pki, folder: Path) -> AsyncIterator[tuple[StandIn, Upstrea
         "certificate_file": str(pki.gateway.certificate),
         "private_key_file": str(pki.gateway.key),
     }
-    rights = StandInSettings(policies={pki.gateway.fingerprint: thing_policy(GATEWAY)})
+    rights = StandInSettings(policies={pki.gateway.fingerprint: template_policy("GatewayPolicy")})
     async with (
         asyncio.timeout(60),
         StandIn(rights, pki=pki) as standin,
