@@ -18,11 +18,15 @@ from lorabridge.settings import Duration
 from lorabridge.simulation.pki import Pki
 from lorabridge.simulation.standin import Happening, StandIn, StandInSettings, gateway_policy
 from lorabridge.simulation.standin.hello import SUITES
+from lorabridge.simulation.standin.services.jobs import JobStatus
 from lorabridge.upstream import tls
 from lorabridge.upstream.faults import LinkFault, LinkState
 from lorabridge.upstream.inbound import Subscription
+from lorabridge.upstream.jobs import SUCCEEDED, Jobs
+from lorabridge.upstream.shadow import LEAST_INTERVAL, Setting, Shadow
 from tests.pki import DAY, Authority
 from tests.simulation.standin_help import new_pki
+from tests.simulation.test_standin_bridge import linked, ticking
 from tests.upstream.device_advisor import CASES, Outcome, case, table, tested
 from tests.upstream.harness import ENDPOINT, GATEWAY, CommandInbox, Upstream, link_settings, running
 from tests.upstream.scripted_endpoint import ScriptedEndpoint, handshaking, server_context, serving
@@ -387,6 +391,51 @@ def test_every_session_is_clean_and_every_connection_subscribes_anew(authority: 
         assert [flags & 0x02 for flags in endpoint.flags] == [0x02] * 2, "clean session"
 
     asyncio.run(come_back())
+
+
+# Shadow and jobs.
+
+
+@case("Shadow_Publish_Reported_State")
+@case("Shadow_Update_Reported_State")
+def test_state_is_reported_after_the_connection_and_after_what_is_desired(pki: Pki, tmp_path: Path) -> None:
+    settings: dict[str, Setting] = {"log_level": "info", "stats_interval_s": 60, "paused": False}
+    setup = b'{"state":{"desired":{"settings":{"paused":true}}},"clientToken":"DeviceAdvisorShadowTestCaseSetup"}'
+
+    async def synchronise() -> None:
+        async with linked(pki, tmp_path) as (standin, upstream):
+            shadow = Shadow(
+                GATEWAY,
+                say=upstream.link.say,
+                state=lambda: {"link": "online", "counters": {}},
+                settings=lambda: settings,
+                apply=settings.update,
+            )
+            upstream.link.add_services(shadow.topics)
+
+            def reported() -> dict[str, Any]:
+                return dict(standin.shadows.state(GATEWAY, "lorabridge").get("reported", {}))
+
+            await ticking(lambda: shadow.tick(0.0), lambda: reported().get("link") == "online")
+            await standin.publish(f"$aws/things/{GATEWAY}/shadow/name/lorabridge/update", setup)
+            await ticking(lambda: shadow.tick(LEAST_INTERVAL), lambda: reported()["settings"]["paused"] is True)
+
+    asyncio.run(synchronise())
+
+
+@case("Job_Execution")
+@pytest.mark.parametrize(
+    ("operation", "status"), [("reload-devices", JobStatus.SUCCEEDED), ("reboot", JobStatus.REJECTED)]
+)
+def test_a_job_comes_to_its_end(pki: Pki, tmp_path: Path, operation: str, status: JobStatus) -> None:
+    async def execute() -> None:
+        async with linked(pki, tmp_path) as (standin, upstream):
+            jobs = Jobs(GATEWAY, say=upstream.link.say, run=lambda job: jobs.finish(job, SUCCEEDED, {}))
+            upstream.link.add_services(jobs.topics)
+            standin.create_job(GATEWAY, "job-1", {"operation": operation})
+            await ticking(jobs.tick, lambda: standin.jobs.execution(GATEWAY, "job-1").status is status)
+
+    asyncio.run(execute())
 
 
 @pytest.mark.parametrize("name", [name for name, one in CASES.items() if one.outcome is Outcome.NOT_HERE])
