@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ class Running:
         self._loop = asyncio.get_running_loop()
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stopped.set)
+        with suppress(RuntimeError):  # the loop is closed: it has stopped already
+            self._loop.call_soon_threadsafe(self._stopped.set)
 
     def until(self, condition: Callable[[], bool]) -> None:
         asyncio.run_coroutine_threadsafe(self.standin.until(condition), self._loop).result(TIMEOUT)
