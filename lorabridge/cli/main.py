@@ -31,6 +31,7 @@ COMMANDS = {
     "record": "write down what the radio hears",
     "radio": "find and identify concentrators, and make the files that drive one",
     "config": "print an example configuration",
+    "outbox": "look at what waits to be sent, and decide what becomes of refused records",
     "store": "check the database, or set a damaged one aside",
 }
 

@@ -18,6 +18,7 @@ from lorabridge.daemon.config import Config, RadioSettings, parse_dev_addr_range
 from lorabridge.daemon.downlinks import Downlinks
 from lorabridge.daemon.health import Health
 from lorabridge.daemon.log import Facts
+from lorabridge.daemon.outbox_watch import OutboxWatch, parked_event
 from lorabridge.daemon.pipeline import Pipeline
 from lorabridge.daemon.radios import Radios
 from lorabridge.daemon.reporting import SecurityReporter
@@ -38,7 +39,8 @@ from lorabridge.radio.sx1302.source import Sx1302
 from lorabridge.store.database import Store
 from lorabridge.upstream import schema
 from lorabridge.upstream.aws_iot import AwsIot, LinkReport
-from lorabridge.upstream.drain import Drain, OutboxRecord
+from lorabridge.upstream.batches import OutboxRecord, Packer
+from lorabridge.upstream.drain import Drain
 from lorabridge.upstream.faults import LinkFault, LinkState
 from lorabridge.upstream.topics import Topics
 
@@ -94,8 +96,15 @@ class Bridge:
             commands=CommandDesk(self._downlinks, time.time_ns) if config.downlinks.enabled else None,
             on_change=_LinkLog().tell,
         )
-        topics = Topics(config.aws_iot.topics, config.gateway.id)
-        self._drain = Drain(store, self._link, topics, on_parked=_tell_parked)
+        self._drain = Drain(
+            store,
+            self._link,
+            Packer(Topics(config.aws_iot.topics, config.gateway.id), config.gateway.id),
+            batching=config.aws_iot.batching == "auto",
+            report=lambda record, reason: self._encode(parked_event(record, reason, time.time_ns())),
+            on_parked=_tell_parked,
+        )
+        self._outbox_watch = OutboxWatch(store, config.report.security_interval, time.time_ns, time.monotonic)
         self._reporter = SecurityReporter(int(config.report.security_interval * 1e9))
         self._pipeline = Pipeline(
             source=self._radios,
@@ -200,7 +209,10 @@ class Bridge:
             "link_detail": link.detail,
             "link_hint": "" if link.fault is None else link.fault.hint,
             "commands": link.subscription.value,
-            "store": self._pipeline.trouble or "ok",
+            "store": self._pipeline.store_state.value,
+            "store_detail": self._pipeline.trouble,
+            "store_hint": self._pipeline.store_state.hint,
+            "outbox_filled": self._outbox_watch.filled(self._config.store),
             "healthy": not (stuck or lost or self._pipeline.trouble) and link.state is LinkState.ONLINE,
             "stuck": stuck,
             "radios_down": self._radios.watch.down,
@@ -231,7 +243,10 @@ class Bridge:
             if time.monotonic() >= next_stats:
                 next_stats += interval
                 events.append(self._pipeline.stats(time.time_ns(), interval, self.counters))
-            await self._pipeline.commit([], events)
+            lost = self._outbox_watch.look()
+            await self._pipeline.commit([], [*events, *lost.events], lost)
+            with contextlib.suppress(TransientError):
+                self._drain.offer(await self._store.put_back())
 
     async def _until_empty(self) -> None:
         """Wait until every record has its PUBACK and is deleted."""

@@ -146,7 +146,7 @@ def test_a_stop_waits_for_what_is_in_flight(broker: Mosquitto, authority: Author
     async def stop_at_once() -> tuple[int, int]:
         async with running(link_settings(authority, broker.port)) as upstream:
             await upstream.reported(lambda report: report.state is LinkState.ONLINE)
-            upstream.commit(1000)
+            upstream.commit(400)
         return upstream.link.counters["published"], len(upstream.outbox.finished)
 
     published, finished = asyncio.run(stop_at_once())
