@@ -11,7 +11,7 @@ import sqlite3
 from typing import Self
 
 from lorabridge.lorawan.events import EventKind
-from lorabridge.store.values import RECORD_OVERHEAD, Dropped
+from lorabridge.store.values import Dropped, counted_size
 
 KIND_CODES = {
     EventKind.SECURITY: 0,
@@ -70,13 +70,13 @@ class Books:
         if not self.records[code]:
             self.oldest[code] = record_id
         self.records[code] += 1
-        self.size[code] += payload_size + RECORD_OVERHEAD
+        self.size[code] += counted_size(payload_size)
         self.next_id = record_id + 1
 
     def went(self, code: int, record_id: int, payload_size: int) -> None:
         """One record less."""
         self.records[code] -= 1
-        self.size[code] -= payload_size + RECORD_OVERHEAD
+        self.size[code] -= counted_size(payload_size)
         self.is_stale |= record_id <= self.counted_to
 
     def untold(self) -> list[Dropped]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from lorabridge.lorawan.events import EventKind, Record
 from lorabridge.lorawan.types import EUI64
 from lorabridge.store.books import KIND_CODES, KINDS, Books, note_dropped
-from lorabridge.store.values import CLOCK_IS_SET_NS, RECORD_OVERHEAD, StoredRecord, StoreSettings
+from lorabridge.store.values import CLOCK_IS_SET_NS, StoredRecord, StoreSettings, counted_size
 
 DROP_ORDER = (
     EventKind.GATEWAY_STATS,
@@ -110,7 +110,7 @@ def _drop_oldest(
         while (records > 0 or size > 0) and (row := rows.fetchone()) is not None:
             found.append((row[0], code, row[1]))
             records -= 1
-            size -= row[1] + RECORD_OVERHEAD
+            size -= counted_size(row[1])
     finally:
         rows.close()
     if found:

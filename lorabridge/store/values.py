@@ -17,10 +17,26 @@ from lorabridge.lorawan.types import EUI64, FCnt32
 from lorabridge.settings import ByteSize, Duration
 from lorabridge.store.device_settings import KeyReference
 
-RECORD_OVERHEAD = 48
-"""Bytes that a record counts in the outbox beside its payload: its row and its share of the page."""
+_PAGE, _ROW, _CELL = 4096, 40, 2
+"""SQLite's page; what a row has beside its payload; what a page has for each row."""
+_ROOM, _LARGEST, _LEAST = _PAGE - 8, _PAGE - 35, 489
+"""Of a page: room for rows, the longest row that stays in it, and what at least stays in it of a longer one."""
 CLOCK_IS_SET_NS = 1_760_000_000 * 10**9
 """October 2025: a clock that says less is not set, and how old a record from then is nobody knows."""
+
+
+def counted_size(payload_size: int) -> int:
+    """Bytes that a record counts in the outbox: its part of the pages it lies on (SQLite file format, §1.6).
+
+    Rows are not cut to fill a page: five of 760 bytes are in one, and what they leave is nobody's.
+    """
+    row, overflow = payload_size + _ROW, 0
+    if row > _LARGEST:
+        stays = _LEAST + (row - _LEAST) % (_PAGE - 4)
+        stays = stays if stays <= _LARGEST else _LEAST
+        overflow = -((stays - row) // (_PAGE - 4)) * _PAGE
+        row = stays
+    return overflow + _PAGE // max(1, _ROOM // (row + _CELL))
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -216,7 +216,7 @@ class Drain:
 
     def _publish_patient(self, lane: deque[OutboxRecord]) -> bool:
         """The next that may wait, as many as fit together; whether anything was done."""
-        if not lane or self._fresh or not self._crowding.has_room():
+        if not lane or self._fresh:
             return False
         if self._is_too_large(lane):
             return True
@@ -224,7 +224,7 @@ class Drain:
         if len(lane) > 1 and self._may_batch():
             if not self._link.has_room(len(lane[0].payload), patient=True):
                 return False
-            limit = min(BATCH_BYTES, self._crowding.window)
+            limit = min(BATCH_BYTES, self._crowding.largest)
             count = self._packer.fitting(list(islice(lane, _BATCH_RECORDS)), limit, self._suspicion.alone)
         return self._publish(lane, count, patient=True)
 
@@ -242,6 +242,8 @@ class Drain:
         """The first `count` records of a lane in one publish, if the link has room for it."""
         unit = Unit(tuple(islice(lane, count)))
         payload = self._packer.payload(unit)
+        if patient and not self._crowding.has_room(len(payload)):
+            return False
         if not self._link.has_room(len(payload), patient=patient):
             return False
         for _ in range(count):

@@ -78,10 +78,13 @@ class Crowding:
     """How many bytes may be under way so that nobody else waits long behind them; seconds of any steady clock.
 
     The window grows while PUBACKs come about as quickly as they can and halves when they are late: by the delay and
-    not by loss, as RFC 6817 does, because what queues up on a slow link is what makes a fresh record late.
+    not by loss, as RFC 6817 does, because what queues up on a slow link is what makes a fresh record late. It begins
+    small, or what the first publishes take would be mistaken for the way of the link, and grows only when it is used.
     """
 
     LEAST, MOST = 2 * 1024, 4 << 20
+    STEP = 4 * 1024
+    """Grown by at least, in the time of one PUBACK, once the link has shown its limit."""
     LATE_S = 0.25
     """Above the quickest PUBACK of the connection."""
 
@@ -95,11 +98,17 @@ class Crowding:
         self._under_way = 0
         self._quickest = math.inf
         self._halved_at = -math.inf
-        self.window = 32 * 1024
+        self._has_shown_limit = False
+        self._window = self.LEAST
 
-    def has_room(self) -> bool:
-        """Whether more may be sent."""
-        return self._under_way < self.window
+    @property
+    def largest(self) -> int:
+        """Bytes that one publish should not exceed, so that there are always two of them."""
+        return self._window // 2
+
+    def has_room(self, size: int) -> bool:
+        """Whether a publish of so many bytes may be sent; one always may."""
+        return not self._sent or self._under_way + size <= self._window
 
     def sent(self, key: int, size: int, now: float) -> None:
         """A publish that may wait was sent."""
@@ -111,11 +120,14 @@ class Crowding:
         if key not in self._sent:
             return
         size, sent_at = self._sent.pop(key)
+        is_used = self._under_way > self._window // 2
         self._under_way -= size
         taken = now - sent_at
         self._quickest = min(self._quickest, taken)
-        if taken <= self._quickest + self.LATE_S:
-            self.window = min(self.window + size, self.MOST)
-        elif sent_at >= self._halved_at:  # what was sent before says nothing of the window since
-            self.window = max(self.window // 2, self.LEAST)
-            self._halved_at = now
+        if taken > self._quickest + self.LATE_S:
+            if sent_at >= self._halved_at:  # what was sent before says nothing of the window since
+                self._window = max(self._window // 2, self.LEAST)
+                self._halved_at, self._has_shown_limit = now, True
+        elif is_used:
+            growth = max(size, self.STEP) * size // self._window if self._has_shown_limit else size
+            self._window = min(self._window + growth, self.MOST)

@@ -352,12 +352,12 @@ def test_fresh_records_overtake_the_backlog_and_find_room_however_long_it_is(bat
         link, drain = make(outbox, batching=batching)
         task = asyncio.create_task(drain.run())
         await caught_up(link)
-        assert len(link.unacknowledged) == 4, "a place is left free"
+        assert 0 < len(link.unacknowledged) <= 4, "a place is left free"
         for _ in range(30):
             (fresh,) = outbox.commit(1)
             drain.offer([fresh])
             assert link.unacknowledged[-1] == fresh.id
-            link.acknowledge(4)
+            link.acknowledge(len(link.unacknowledged) - 1)
             link.acknowledge(0)
             await others_run()
         while outbox.rows:
