@@ -17,10 +17,13 @@ from lorabridge.store import inspection
 from lorabridge.store.parked import ParkedRecord
 
 _ABOUT = """\
-A record is parked when the endpoint hung up on it again and again while others got through, or when it is too
-large: the others flow on. `list` and `show` tell which and why; usually it is the policy of the certificate.
-`retry` puts parked records at the end of the queue again, `drop` deletes them for ever. All work beside a running
-bridge, which sends what is to be tried again within seconds, and without one: then it does so when it starts."""
+A record is parked when the endpoint hung up on it again and again while others
+got through, or when it is too large: the others flow on. `list` and `show` tell
+which and why; usually it is the policy of the certificate. `retry` puts parked
+records at the end of the queue again, `drop` deletes them for ever.
+
+All of them work beside a running bridge, which sends what is to be tried again
+within seconds, and without one: then it does so when it starts."""
 _SECRET = ("payload", "sealed_payload", "phy_payload")
 
 

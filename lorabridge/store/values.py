@@ -21,6 +21,8 @@ _PAGE, _ROW, _CELL = 4096, 40, 2
 """SQLite's page; what a row has beside its payload; what a page has for each row."""
 _ROOM, _LARGEST, _LEAST = _PAGE - 8, _PAGE - 35, 489
 """Of a page: room for rows, the longest row that stays in it, and what at least stays in it of a longer one."""
+_TREE = 201, 200
+"""The pages that lead to those of the rows, and those that map them."""
 CLOCK_IS_SET_NS = 1_760_000_000 * 10**9
 """October 2025: a clock that says less is not set, and how old a record from then is nobody knows."""
 
@@ -36,7 +38,7 @@ def counted_size(payload_size: int) -> int:
         stays = stays if stays <= _LARGEST else _LEAST
         overflow = -((stays - row) // (_PAGE - 4)) * _PAGE
         row = stays
-    return overflow + _PAGE // max(1, _ROOM // (row + _CELL))
+    return (overflow + _PAGE // max(1, _ROOM // (row + _CELL))) * _TREE[0] // _TREE[1]
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
