@@ -10,16 +10,21 @@ from typing import get_args
 import msgspec
 
 from lorabridge.daemon import config_text
+from lorabridge.lorawan.air import Antenna, CrcStatus, LoraDataRate, Reception
 from lorabridge.lorawan.commands import CommandReason, CommandState
-from lorabridge.lorawan.events import EventKind
+from lorabridge.lorawan.events import DeviceRef, EventKind, Uplink
+from lorabridge.lorawan.types import EUI64, DevAddr, FCnt32, MacVersion
 from lorabridge.lorawan.verdict import Reason, Verdict
 from lorabridge.radio.boards import Band, Board, Pins, board_names, find_board
 from lorabridge.radio.channel_plan import KHZ, MHZ, all_plans
 from lorabridge.radio.concentrator_files import firmware_configs
 from lorabridge.settings import describe
 from lorabridge.store.device_settings import DeviceSettings, MulticastGroupSettings
+from lorabridge.upstream import aws_lorawan, chirpstack
 from lorabridge.upstream.commands import CommandObject, command_schema
 from lorabridge.upstream.faults import faults_markdown
+from lorabridge.upstream.format_settings import ChirpStackSettings, UplinkFormat
+from lorabridge.upstream.formats import encoder
 from lorabridge.upstream.schema import json_schema
 
 DOCS = Path(__file__).parent
@@ -32,9 +37,12 @@ def documents() -> dict[Path, bytes]:
     """Every generated document: where it stands, and what it should hold."""
     schemas = {DOCS / "schema" / f"{kind.value}.json": json_schema(kind) for kind in EventKind}
     schemas[DOCS / "schema" / "command.json"] = command_schema()
+    schemas[DOCS / "schema" / "uplink_aws_lorawan.json"] = aws_lorawan.json_schema()
+    schemas[DOCS / "schema" / "uplink_chirpstack.json"] = chirpstack.json_schema()
     pages = {
         "configuration.md": config_text.reference(),
         "downlinks.md": _filled(DOCS / "downlinks.md", downlinks()),
+        "formats.md": _filled(DOCS / "formats.md", format_examples()),
         "devices.md": _filled(DOCS / "devices.md", _device_tables()),
         "link-faults.md": faults_markdown(),
         "verdicts.md": verdicts(),
@@ -100,6 +108,46 @@ JSON Schema: [command.json](schema/command.json).
 ## Reasons
 
 {_table(CommandReason, "reason")}"""
+
+
+def format_examples() -> str:
+    """One uplink in every form."""
+    heard = Reception(
+        phy_payload=b"",
+        received_at=1_772_438_400_123_456_000,
+        gateway_eui=EUI64(0x0016_C001_F153_A14C),
+        source="udp",
+        crc=CrcStatus.OK,
+        frequency_hz=868_100_000,
+        data_rate=LoraDataRate(7, 125_000),
+        code_rate="4/5",
+        tmst=3_512_348_611,
+        antennas=(Antenna(channel=0, rssi_dbm=-109.0, snr_db=-5.5),),
+    )
+    uplink = Uplink(
+        id="9f3a17c2d4e80000002a0000d6c3b582",
+        device=DeviceRef("meter-1", EUI64(0x0004_A30B_001C_0530), (("site", "north"),)),
+        dev_addr=DevAddr(0x260B_1234),
+        mac_version=MacVersion.V1_0_4,
+        confirmed=True,
+        adr=True,
+        adr_ack_req=False,
+        ack=False,
+        class_b=False,
+        fcnt32=FCnt32(42),
+        f_port=7,
+        f_opts=b"\x02",
+        payload=b"hello",
+        sealed=False,
+        counter_reset=False,
+        mic=bytes.fromhex("d6c3b582"),
+        reception=heard,
+    )
+    parts = []
+    for form in UplinkFormat:
+        payload = encoder(form, ChirpStackSettings(), "roof-1", "EU868")(uplink).payload
+        parts.append(f"`{form.value}`:\n\n```json\n{msgspec.json.format(payload, indent=2).decode()}\n```")
+    return "\n\n".join(parts)
 
 
 def board_tables(boards: Mapping[str, Board]) -> str:

@@ -5,13 +5,14 @@ set -euo pipefail
 
 usage() {
   cat <<'TXT'
-usage: systemd/install.sh [--root DIR] [--wheels DIR] [--python FILE]
+usage: systemd/install.sh [--root DIR] [--wheels DIR] [--python FILE] [--with EXTRA]
 
   --root DIR     install into DIR instead of / and leave the running system alone (also: DESTDIR=DIR)
   --wheels DIR   take packages from DIR and from nowhere else, for a gateway without a network;
                  fill DIR on another machine of the same kind and Python:
-                   pip wheel . --wheel-dir DIR --constraint constraints.txt
+                   pip wheel . --wheel-dir DIR --constraint constraints.txt   ('.[concentratord]' for --with concentratord)
   --python FILE  the interpreter to use, 3.11 or newer (default: /usr/bin/python3)
+  --with EXTRA   install what an optional part needs too: concentratord (it stays over later upgrades)
 TXT
 }
 
@@ -21,14 +22,16 @@ say() { echo "install: $*"; }
 root=${DESTDIR:-}
 wheels=
 python=/usr/bin/python3
+extra=
 while [ $# -gt 0 ]; do
   case $1 in
-  --root | --wheels | --python)
+  --root | --wheels | --python | --with)
     [ $# -ge 2 ] || { usage >&2; exit 2; }
     case $1 in
     --root) root=$2 ;;
     --wheels) wheels=$2 ;;
     --python) python=$2 ;;
+    --with) extra=$2 ;;
     esac
     shift 2
     ;;
@@ -44,6 +47,7 @@ venv=$root$prefix
 check_system() {
   [ -n "$root" ] || [ "$(id -u)" -eq 0 ] ||
     die "needs root: sudo systemd/install.sh (or --root DIR to look at the result without touching the system)"
+  [ -z "$extra" ] || [ "$extra" = concentratord ] || die "--with $extra: no such part; there is concentratord"
   [ -z "$wheels" ] || [ -d "$wheels" ] || die "--wheels $wheels: no such directory"
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
     die "$python is no Python 3.11 or newer; install one, or name it with --python FILE"
@@ -68,10 +72,10 @@ install_program() {
   say "installing the program into $venv"
   local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-warn-script-location)
   if [ -n "$wheels" ]; then
-    "${pip[@]}" "${source[@]}" lorabridge
+    "${pip[@]}" "${source[@]}" "lorabridge${extra:+[$extra]}"
     "${pip[@]}" "${source[@]}" --no-deps --force-reinstall lorabridge
   else
-    "${pip[@]}" "${source[@]}" "$checkout"
+    "${pip[@]}" "${source[@]}" "$checkout${extra:+[$extra]}"
     "${pip[@]}" "${source[@]}" --no-deps --force-reinstall "$checkout"
   fi
   # In a tree that will move to /, the scripts have to name the place where they will be.

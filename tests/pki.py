@@ -63,6 +63,23 @@ class Authority:
         """A client certificate with `name` as its common name."""
         return self._issue(file, name, ExtendedKeyUsageOID.CLIENT_AUTH, valid, [])
 
+    def sign(self, request: bytes) -> str:
+        """A client certificate for a signing request, in PEM."""
+        asked = x509.load_pem_x509_csr(request)
+        now = datetime.now(UTC)
+        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(asked.subject)
+            .issuer_name(self._name)
+            .public_key(asked.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - DAY)
+            .not_valid_after(now + 365 * DAY)
+            .add_extension(usage, critical=False)
+        )
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
     def _issue(
         self,
         file: str,

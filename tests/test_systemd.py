@@ -81,7 +81,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def install(root: Path, wheels: Path) -> subprocess.CompletedProcess[str]:
+def install(root: Path, wheels: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """Install into `root` without a network: the dependencies are those of this test run."""
     return run(
         SYSTEMD / "install.sh",
@@ -89,6 +89,7 @@ def install(root: Path, wheels: Path) -> subprocess.CompletedProcess[str]:
         wheels,
         "--python",
         sys.executable,
+        *options,
         DESTDIR=str(root),
         PIP_NO_DEPS="1",
         PYTHONPATH=next(path for path in sys.path if path.endswith("site-packages")),
@@ -157,7 +158,7 @@ def test_installing_twice_is_installing_once_and_removing_keeps_what_is_the_oper
 
 @pytest.mark.slow
 def test_the_installed_program_is_whole(tmp_path: Path, wheels: Path) -> None:
-    assert install(tmp_path, wheels).returncode == 0
+    assert install(tmp_path, wheels, "--with", "concentratord").returncode == 0
     venv = tmp_path / "opt/lorabridge"
     packaged = {path.relative_to(ROOT) for path in (ROOT / "lorabridge").rglob("*") if path.suffix in {".py", ".sql"}}
     (site,) = (venv / "lib").glob("python*/site-packages")
@@ -214,6 +215,7 @@ def test_the_system_is_touched_by_root_only(tmp_path: Path, script: str) -> None
     ("arguments", "says"),
     [
         (("--wheels", "/nonexistent"), "no such directory"),
+        (("--with", "concentrator"), "no such part; there is concentratord"),
         (("--python", "/bin/false"), "no Python 3.11 or newer"),
         (("--root",), "usage:"),
         (("--bogus",), "usage:"),

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if args.jsonl == bool(args.frames):
         print("lorabridge decode: give frames, or --jsonl with JSON lines on standard input", file=sys.stderr)
         return EXIT_USAGE
-    judge = None if args.devices is None else _judge(args.devices, args.region)
+    judge = None if args.devices is None else load_judge(args.devices, args.region)
     if args.jsonl:
         for line in read_lines(sys.stdin.buffer):
             sys.stdout.write(to_json(answer_line(line, judge)) + "\n")
@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(answer["ok"] for answer in answers) else EXIT_MALFORMED
 
 
-def _judge(path: Path, region: str | None) -> Judge:
+def load_judge(path: Path, region: str | None) -> Judge:
+    """What judges by the devices in a file or folder alone; warnings go to standard error. Raises ConfigError."""
     from lorabridge.store.devices import load_devices  # noqa: PLC0415  # the command is as quick without
 
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")

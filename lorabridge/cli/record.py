@@ -6,22 +6,22 @@ import argparse
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from lorabridge.cli.listening import add_limits, left_out, stopping, udp_address
 from lorabridge.errors import ConfigError, Problem
 from lorabridge.radio.recorder import Recorded, record
-from lorabridge.radio.semtech_udp import SemtechUdp, SemtechUdpSettings
+from lorabridge.radio.semtech_udp import SemtechUdp
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
         "--listen",
-        type=_listen,
+        type=udp_address,
         default="127.0.0.1:1700",
         metavar="ADDRESS:PORT",
         help="where packet forwarders send to (default: %(default)s)",
@@ -29,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="a file that does not exist yet; without it, standard output"
     )
-    parser.add_argument("--seconds", type=_positive_float, metavar="S", help="stop after this time")
-    parser.add_argument("--count", type=_positive, metavar="N", help="stop after this many lines")
+    add_limits(parser, "lines")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,27 +37,13 @@ def run(args: argparse.Namespace) -> int:
     source = SemtechUdp(args.listen)
     with _opened(args.out) as out:
         recorded = asyncio.run(_record(source, out, args.seconds, args.count))
-    counters = source.counters
-    lost = counters["kernel_dropped"] + counters["inbox_dropped"]
-    faults = sum(count for name, count in counters.items() if name.startswith("fault_"))
-    unread = recorded.left_out + faults
-    print(f"{recorded.lines} lines; left out: {unread} unreadable, {lost} for want of room", file=sys.stderr)
+    print(f"{recorded.lines} lines; {left_out(source.counters, recorded.left_out)}", file=sys.stderr)
     return 0
 
 
 async def _record(source: SemtechUdp, out: BinaryIO, seconds: float | None, count: int | None) -> Recorded:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    timer = None if seconds is None else loop.call_later(seconds, stop.set)
-    try:
+    async with stopping(seconds) as stop:
         return await record(source, out, stop=stop, count=count)
-    finally:
-        if timer is not None:
-            timer.cancel()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
 
 
 @contextlib.contextmanager
@@ -77,30 +62,3 @@ def _opened(path: Path | None) -> Iterator[BinaryIO]:
         raise ConfigError([Problem(where=str(path), what=error.strerror or str(error), hint=hint)]) from None
     with os.fdopen(descriptor, "wb") as file:
         yield file
-
-
-def _listen(text: str) -> SemtechUdpSettings:
-    """`127.0.0.1:1700` or `[::1]:1700`."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 127.0.0.1:1700 or [::1]:1700")
-    try:
-        return SemtechUdpSettings(bind=host.removeprefix("[").removesuffix("]"), port=int(port))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above zero")
-    return int(text)
-
-
-def _positive_float(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds")
-    return value

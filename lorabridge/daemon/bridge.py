@@ -7,20 +7,23 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from lorabridge import __version__
 from lorabridge.backoff import Backoff
 from lorabridge.daemon.answering import answering_of, policy_of
+from lorabridge.daemon.certificate_watch import CertificateWatch, certificate_facts
 from lorabridge.daemon.command_desk import CommandDesk
 from lorabridge.daemon.config import Config, RadioSettings, parse_dev_addr_range
 from lorabridge.daemon.downlinks import Downlinks
 from lorabridge.daemon.health import Health
+from lorabridge.daemon.job_desk import JobDesk
 from lorabridge.daemon.log import Facts
 from lorabridge.daemon.outbox_watch import OutboxWatch, parked_event
 from lorabridge.daemon.pipeline import Pipeline
 from lorabridge.daemon.radios import Radios
+from lorabridge.daemon.remote import Remote, shadow_state
 from lorabridge.daemon.reporting import SecurityReporter
 from lorabridge.errors import TransientError
 from lorabridge.lorawan.decision import Answering, Decision, Network
@@ -32,16 +35,21 @@ from lorabridge.lorawan.table import SessionTable
 from lorabridge.radio.base import RadioSource
 from lorabridge.radio.basics_station.settings import BasicsStationSettings
 from lorabridge.radio.basics_station.source import BasicsStation
+from lorabridge.radio.concentratord.settings import ConcentratordSettings
+from lorabridge.radio.concentratord.source import Concentratord
 from lorabridge.radio.recording import Recording, RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdp
 from lorabridge.radio.sx1302.settings import Sx1302Settings
 from lorabridge.radio.sx1302.source import Sx1302
 from lorabridge.store.database import Store
-from lorabridge.upstream import schema
-from lorabridge.upstream.aws_iot import AwsIot, LinkReport
+from lorabridge.upstream.aws_iot import AwsIot
 from lorabridge.upstream.batches import OutboxRecord, Packer
 from lorabridge.upstream.drain import Drain
-from lorabridge.upstream.faults import LinkFault, LinkState
+from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
+from lorabridge.upstream.formats import encoder
+from lorabridge.upstream.jobs import Jobs
+from lorabridge.upstream.link import LinkReport
+from lorabridge.upstream.shadow import Shadow
 from lorabridge.upstream.topics import Topics
 
 _FACTS = Facts(logging.getLogger(__name__))
@@ -60,6 +68,10 @@ _LAST_NS = 253_402_300_799 * 10**9
 """The end of the year 9999: a gateway's clock may say anything."""
 
 
+async def _nothing_to_reload() -> str:
+    return "there are no files to read anew"
+
+
 class Bridge:
     """One running bridge. `observer` sees every decision once it is committed (the simulation's table)."""
 
@@ -72,6 +84,7 @@ class Bridge:
         *,
         groups: Sequence[MulticastGroup] = (),
         observer: Callable[[Decision], None] | None = None,
+        reload: Callable[[], Awaitable[str]] = _nothing_to_reload,
     ) -> None:
         rng = random.SystemRandom()
         self._config = config
@@ -88,6 +101,8 @@ class Bridge:
         network = network_of(config, devices, self._radios.mute)
         self._engine = Engine(self._table, network, store)
         self._downlinks = self._new_downlinks(network)
+        self._encode = encoder_of(config)
+        self._certificate = CertificateWatch(config.aws_iot.certificate_warning, time.time)
         self._link = AwsIot(
             config.aws_iot,
             config.gateway.id,
@@ -95,6 +110,7 @@ class Bridge:
             rng=rng,
             commands=CommandDesk(self._downlinks, time.time_ns) if config.downlinks.enabled else None,
             on_change=_LinkLog().tell,
+            on_certificate=self._certificate_judged,
         )
         self._drain = Drain(
             store,
@@ -105,6 +121,10 @@ class Bridge:
             on_parked=_tell_parked,
         )
         self._outbox_watch = OutboxWatch(store, config.report.security_interval, time.time_ns, time.monotonic)
+        self._remote = Remote(float(config.report.stats_interval), self._drain.pause)
+        self._shadow = self._new_shadow() if config.aws_iot.shadow else None
+        self._desk = JobDesk(config.aws_iot, reload, self._uses_the_files)
+        self._jobs = self._new_jobs() if config.aws_iot.jobs else None
         self._reporter = SecurityReporter(int(config.report.security_interval * 1e9))
         self._pipeline = Pipeline(
             source=self._radios,
@@ -120,6 +140,32 @@ class Bridge:
             observer=observer,
         )
         _warn_of_policies(devices)
+
+    def _new_shadow(self) -> Shadow:
+        """What is told to the thing's shadow, and what it may change."""
+        shadow = Shadow(
+            self._config.aws_iot.thing_name,
+            say=self._link.say,
+            state=lambda: shadow_state(self.answer(), self._fingerprint),
+            settings=self._remote.settings,
+            apply=self._remote.apply,
+        )
+        self._link.add_services(shadow.topics)
+        return shadow
+
+    def _new_jobs(self) -> Jobs:
+        """What may be ordered by AWS IoT Jobs."""
+        jobs = Jobs(self._config.aws_iot.thing_name, say=self._link.say, run=lambda job: self._desk.run(job, jobs))
+        self._link.add_services(jobs.topics)
+        return jobs
+
+    def _certificate_judged(self, refusal: LinkDown | None) -> None:
+        self._certificate.judged(refusal)
+        self._desk.judged(refusal)
+
+    def _uses_the_files(self) -> bool:
+        """Whether the certificate in the files proved itself."""
+        return self._link.certificate_valid_until is not None and not self._link.report.rolled_back
 
     def _new_downlinks(self, network: Network) -> Downlinks:
         """The other direction, with what the store kept of it."""
@@ -167,6 +213,7 @@ class Bridge:
     async def _take_down(self, pipeline: asyncio.Task[None], supporting: Sequence[asyncio.Task[None]]) -> None:
         """Radio first, then what it heard, then the link, so that nothing acknowledged is left unjudged."""
         _FACTS.info("bridge stopping")
+        self._desk.stop()
         under_way = await self._downlinks.settle(SETTLE_LIMIT)
         await self._radios.stop()
         try:
@@ -208,6 +255,8 @@ class Bridge:
             "link_fault": None if link.fault is None else link.fault.value,
             "link_detail": link.detail,
             "link_hint": "" if link.fault is None else link.fault.hint,
+            **certificate_facts(link, self._link.certificate_valid_until),
+            "paused": self._drain.is_paused,
             "commands": link.subscription.value,
             "store": self._pipeline.store_state.value,
             "store_detail": self._pipeline.trouble,
@@ -230,19 +279,26 @@ class Bridge:
             **{f"link_{name}": value for name, value in self._link.counters.items()},
             **{f"drain_{name}": value for name, value in self._drain.counters.items()},
             **{f"downlink_{name}": value for name, value in self._downlinks.counters.items()},
+            **({} if self._jobs is None else {f"jobs_{name}": n for name, n in self._jobs.counters.items()}),
+            **({} if self._shadow is None else {f"shadow_{name}": n for name, n in self._shadow.counters.items()}),
             "security_untold": self._reporter.untold,
         }
 
     async def _tick(self) -> None:
         """Once a second: what is due of sums and statistics."""
-        interval = float(self._config.report.stats_interval)
-        next_stats = time.monotonic() + interval
+        last_stats = time.monotonic()
         while True:
             await asyncio.sleep(TICK)
+            self._certificate.look(self._link)
             events: list[Event] = [*self._radios.look(), *self._sums()]
-            if time.monotonic() >= next_stats:
-                next_stats += interval
+            now, interval = time.monotonic(), self._remote.stats_interval
+            if now >= last_stats + interval:
+                last_stats = now if now >= last_stats + 2 * interval else last_stats + interval
                 events.append(self._pipeline.stats(time.time_ns(), interval, self.counters))
+            if self._shadow is not None:
+                self._shadow.tick(now)
+            if self._jobs is not None:
+                self._jobs.tick()
             lost = self._outbox_watch.look()
             await self._pipeline.commit([], [*events, *lost.events], lost)
             with contextlib.suppress(TransientError):
@@ -256,9 +312,6 @@ class Bridge:
     def _sums(self, *, final: bool = False) -> list[Event]:
         return list(self._reporter.due(time.time_ns(), final=final))
 
-    def _encode(self, event: Event) -> Record:
-        return schema.encode(event, self._config.gateway.id)
-
     def _status(self, state: str, detail: str) -> bytes:
         status = Status(
             at=time.time_ns(),
@@ -270,6 +323,12 @@ class Bridge:
         return self._encode(status).payload
 
 
+def encoder_of(config: Config) -> Callable[[Event], Record]:
+    """What makes a record of an event, in the form that is configured."""
+    link = config.aws_iot
+    return encoder(link.format, link.chirpstack, config.gateway.id, config.network.region)
+
+
 def source_of(settings: RadioSettings) -> RadioSource:
     """The radio source that the settings describe."""
     if isinstance(settings, RecordingSettings):
@@ -278,6 +337,8 @@ def source_of(settings: RadioSettings) -> RadioSource:
         return Sx1302(settings)
     if isinstance(settings, BasicsStationSettings):
         return BasicsStation(settings)
+    if isinstance(settings, ConcentratordSettings):
+        return Concentratord(settings)
     return SemtechUdp(settings)
 
 

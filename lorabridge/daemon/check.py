@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lorabridge.daemon.config import Config
-from lorabridge.daemon.service import check_regions, credentials_directory
+from lorabridge.daemon.service import check_format, check_regions, credentials_directory
 from lorabridge.errors import ConfigError, Problem
 from lorabridge.radio.basics_station.settings import BasicsStationSettings, read_token, tls_context
+from lorabridge.radio.concentratord.settings import ConcentratordSettings, missing_extra, socket_problem
+from lorabridge.radio.holders import taken
 from lorabridge.radio.recording import RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdpSettings
 from lorabridge.radio.sx1302.plan import read_plan
@@ -24,7 +26,7 @@ def check(config: Config, where: str) -> list[Problem]:
     """Every problem of what the configuration names; nothing is changed by looking."""
     problems = tls.check_files(config.aws_iot, datetime.now(UTC))
     devices, device_problems = load_devices(config.devices, credentials_dir=credentials_directory())
-    problems += [*device_problems, *check_regions(config, devices)]
+    problems += [*device_problems, *check_regions(config, devices), *check_format(config, devices)]
     problems += check_key_encryption_key(config.store, credentials_directory())
     problems += _check_folder(Path(config.store.path).parent, f"{where}: store.path")
     problems += _check_folder(config.report.status_socket.parent, f"{where}: report.status_socket", warning=True)
@@ -36,6 +38,8 @@ def check(config: Config, where: str) -> list[Problem]:
             problems += _check_concentrator(radio, place)
         elif isinstance(radio, BasicsStationSettings):
             problems += _check_endpoint(radio, place)
+        elif isinstance(radio, ConcentratordSettings):
+            problems += _check_concentratord(radio, place)
         else:
             problems += _check_bind(radio, place, socket.SOCK_DGRAM)
     return problems
@@ -71,6 +75,15 @@ def _check_concentrator(settings: Sx1302Settings, where: str) -> list[Problem]:
     return found
 
 
+def _check_concentratord(settings: ConcentratordSettings, where: str) -> list[Problem]:
+    """The package for ZeroMQ is installed; a socket that is not there now may be there when the bridge runs."""
+    sockets = (
+        socket_problem(settings.event_url, f"{where}.event_url"),
+        socket_problem(settings.command_url, f"{where}.command_url"),
+    )
+    return missing_extra(where) + [problem for problem in sockets if problem is not None]
+
+
 def _check_endpoint(settings: BasicsStationSettings, where: str) -> list[Problem]:
     """The certificates and the token can be used, and there is a port to listen on."""
     found: list[Problem] = []
@@ -93,6 +106,6 @@ def _check_bind(
             probe.bind((settings.bind, settings.port))
     except OSError as error:
         hint = f"who has it: ss -ltunp 'sport = :{settings.port}'; if it is the running bridge all is well"
-        what = f"cannot listen on {settings.bind} port {settings.port}: {error.strerror or error}"
+        what = f"cannot listen on {settings.bind} port {settings.port}: {taken(error, kind, settings.port)}"
         return [Problem(where=where, what=what, hint=hint, warning=True)]
     return []

@@ -16,6 +16,7 @@ from lorabridge.errors import ConfigError, Problem
 from lorabridge.lorawan.regions import REGIONS
 from lorabridge.lorawan.types import DevAddr, NetID
 from lorabridge.radio.basics_station.settings import BasicsStationSettings
+from lorabridge.radio.concentratord.settings import ConcentratordSettings
 from lorabridge.radio.recording import RecordingSettings
 from lorabridge.radio.semtech_udp import SemtechUdpSettings
 from lorabridge.radio.sx1302.settings import Sx1302Settings
@@ -24,11 +25,12 @@ from lorabridge.store.values import StoreSettings
 from lorabridge.upstream import aws_settings
 from lorabridge.upstream.aws_settings import AwsIotSettings
 
-RadioSettings = SemtechUdpSettings | BasicsStationSettings | Sx1302Settings | RecordingSettings
+RadioSettings = SemtechUdpSettings | BasicsStationSettings | ConcentratordSettings | Sx1302Settings | RecordingSettings
 
 RADIO_TYPES: dict[str, type[RadioSettings]] = {
     "semtech_udp": SemtechUdpSettings,
     "basics_station": BasicsStationSettings,
+    "concentratord": ConcentratordSettings,
     "sx1302": Sx1302Settings,
     "recording": RecordingSettings,
 }

@@ -88,14 +88,18 @@ class Radios:
             self._failed(source, error)
             return TxResult(error=SOURCE_FAILED)
 
-    async def start(self) -> None:
+    async def start(self) -> dict[str, TransientError]:
         """Open every source once, so that what only the operator can mend is told at once, then listen.
 
-        Raises ConfigError.
+        Returns why sources failed, by their names: they are tried again. Raises ConfigError.
         """
+        failures: dict[str, TransientError] = {}
         for source in self._sources:
             failed = await self._open(source)
+            if failed is not None:
+                failures[source.name] = failed
             self._tasks.append(asyncio.create_task(self._listen(source, opened=not failed), name=source.name))
+        return failures
 
     async def receive(self) -> list[Heard]:
         """Wait until something was heard, then return all that waits. Raises SourceEnded when no source has more."""

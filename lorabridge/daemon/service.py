@@ -23,6 +23,7 @@ from lorabridge.lorawan.device import Activation, Device, MulticastGroup
 from lorabridge.store.database import Store
 from lorabridge.store.devices import load_devices_and_groups
 from lorabridge.upstream import tls
+from lorabridge.upstream.format_settings import check_devices
 
 _FACTS = Facts(logging.getLogger(__name__))
 
@@ -37,7 +38,7 @@ class Service:
         self._logbook = logbook
         self._notifier = Notifier.from_environ()
         self._stop = asyncio.Event()
-        self._reload: asyncio.Task[None] | None = None
+        self._reload: asyncio.Task[str] | None = None
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raises ConfigError for what only the operator can mend."""
@@ -47,7 +48,9 @@ class Service:
         devices, groups = load_checked(config)
         store = await Store.open(config.store, credentials_dir=credentials_directory())
         try:
-            bridge = Bridge(config, self._fingerprint, devices, store, groups=groups)
+            bridge = Bridge(
+                config, self._fingerprint, devices, store, groups=groups, reload=lambda: self._reload_devices(bridge)
+            )
             gc.freeze()  # what was loaded stays: no collection needs to look at it again
             self._listen_for_signals(bridge)
             await self._run(bridge)
@@ -86,10 +89,10 @@ class Service:
         if self._reload is None or self._reload.done():
             self._reload = asyncio.get_running_loop().create_task(self._reload_devices(bridge), name="reload")
 
-    async def _reload_devices(self, bridge: Bridge) -> None:
-        """Take over the device files, or change nothing and say why."""
+    async def _reload_devices(self, bridge: Bridge) -> str:
+        """Take over the device files, or change nothing; what is wrong with them."""
         self._notifier.reloading()
-        status = "running"
+        status, problems = "running", list[str]()
         try:
             config, fingerprint = configuration.load(self._path)
             devices, groups = await asyncio.to_thread(load_checked, config)
@@ -97,11 +100,13 @@ class Service:
             if fingerprint != self._fingerprint:
                 _FACTS.warning("the configuration file changed: restart to take over more than the devices")
         except ConfigError as error:
+            problems = [str(problem) for problem in error.problems]
             status = "running, but the last reload was refused: the log says why"  # `systemctl reload` cannot tell
-            for problem in error.problems:
-                _FACTS.error("reload refused, nothing was changed", reason=str(problem))
+            for problem in problems:
+                _FACTS.error("reload refused, nothing was changed", reason=problem)
         finally:
             self._notifier.ready(status)
+        return "; ".join(problems)
 
 
 def load_checked(config: Config) -> tuple[tuple[Device, ...], tuple[MulticastGroup, ...]]:
@@ -110,8 +115,14 @@ def load_checked(config: Config) -> tuple[tuple[Device, ...], tuple[MulticastGro
     Raises ConfigError with every error in them; warnings go to the log.
     """
     devices, groups, problems = load_devices_and_groups(config.devices, credentials_dir=credentials_directory())
-    refuse([*problems, *check_regions(config, devices)])
+    refuse([*problems, *check_regions(config, devices), *check_format(config, devices)])
     return devices, groups
+
+
+def check_format(config: Config, devices: Sequence[Device]) -> list[Problem]:
+    """Devices of which the chosen form of uplinks says something that is not known."""
+    refs = [device.ref for device in devices]
+    return check_devices(config.aws_iot.format, refs, config.network.region, str(config.devices))
 
 
 def check_regions(config: Config, devices: Sequence[Device]) -> list[Problem]:

@@ -5,11 +5,12 @@ The verdict is the real engine's; its state lives in memory and ends with the pr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from lorabridge.lorawan.activation import JoinedSession, JoinHistory
 from lorabridge.lorawan.air import CrcStatus, LoraDataRate, Reception
 from lorabridge.lorawan.decision import Decision, Network
 from lorabridge.lorawan.device import Device
@@ -17,7 +18,7 @@ from lorabridge.lorawan.engine import Engine
 from lorabridge.lorawan.grammar import MalformedFrame
 from lorabridge.lorawan.inspection import Known, KnownKeys, inspect
 from lorabridge.lorawan.question import BadQuestion, Fault, Question, read_bytes, read_object, read_question
-from lorabridge.lorawan.session import History
+from lorabridge.lorawan.session import History, Session
 from lorabridge.lorawan.table import SessionTable
 from lorabridge.lorawan.types import EUI64, FCnt32
 from lorabridge.lorawan.verdict import Reason, Verdict
@@ -30,43 +31,82 @@ _FREQUENCY_HZ = 868_100_000
 _DATA_RATE = LoraDataRate(7, 125_000)
 
 
-class _Heard(History):
-    """The frames heard in this run."""
+class Past(msgspec.Struct, frozen=True, kw_only=True):
+    """What was committed before, to judge by; nothing of it is ever changed."""
 
-    def __init__(self) -> None:
-        self.frames: set[tuple[bytes, FCnt32, bytes]] = set()
+    sessions: Mapping[bytes, Session] = {}
+    joined: Mapping[bytes, JoinedSession] = {}
+    history: History = History()
+
+
+class _Heard(History):
+    """The frames and joins of this run, and those before it."""
+
+    def __init__(self, before: History) -> None:
+        self._before = before
+        self._frames: set[tuple[bytes, FCnt32, bytes]] = set()
+        self._joins: dict[bytes, JoinHistory] = {}
+        self._nonces: set[tuple[bytes, int]] = set()
+
+    def note(self, decision: Decision) -> None:
+        """Remember what a decision leaves behind."""
+        if decision.heard is not None:
+            self._frames.add(decision.heard)
+        if decision.join is not None:
+            history, nonce = decision.join.history, decision.join.nonce
+            self._joins[history.join_id] = history
+            if nonce is not None:
+                self._nonces.add((history.join_id, nonce))
 
     def heard(self, session_id: bytes, fcnt32: FCnt32, mic: bytes) -> bool:
-        return (session_id, fcnt32, mic) in self.frames
+        return (session_id, fcnt32, mic) in self._frames or self._before.heard(session_id, fcnt32, mic)
+
+    def join_history(self, join_id: bytes) -> JoinHistory | None:
+        return self._joins.get(join_id) or self._before.join_history(join_id)
+
+    def nonce_used(self, join_id: bytes, dev_nonce: int) -> bool:
+        return (join_id, dev_nonce) in self._nonces or self._before.nonce_used(join_id, dev_nonce)
 
 
 class Judge:
-    """Judges questions in their order as the daemon would judge receptions."""
+    """Judges questions, or receptions, in their order as the daemon would, and answers nobody."""
 
-    def __init__(self, devices: Iterable[Device], region: str | None = None) -> None:
+    def __init__(
+        self,
+        devices: Iterable[Device],
+        region: str | None = None,
+        *,
+        network: Network | None = None,
+        past: Past = Past(),  # noqa: B008  # it is frozen
+    ) -> None:
+        """`region` of devices that name none; `network`: what is ours, else the networks of the devices' addresses."""
         self._devices = tuple(devices)
-        self._table = SessionTable(self._devices, {}, region)
-        self._history = _Heard()
-        self._engine = Engine(self._table, _network(self._devices), self._history)
+        self._table = SessionTable(self._devices, past.sessions, region, joined=past.joined)
+        self._history = _Heard(past.history)
+        ours = _network(self._devices) if network is None else msgspec.structs.replace(network, answering=None)
+        self._engine = Engine(self._table, ours, self._history)
         self._at = _FIRST_AT_NS
 
     def judge(self, question: Question) -> Decision:
         """The decision for a frame, made true at once."""
         self._at = self._at + _STEP_NS if question.received_at is None else question.received_at
-        reception = Reception(
-            phy_payload=question.phy_payload,
-            received_at=self._at,
-            gateway_eui=_GATEWAY if question.gateway_eui is None else question.gateway_eui,
-            source="decode",
-            crc=CrcStatus.OK,
-            frequency_hz=_FREQUENCY_HZ if question.frequency_hz is None else question.frequency_hz,
-            data_rate=_DATA_RATE if question.data_rate is None else question.data_rate,
+        return self.hear(
+            Reception(
+                phy_payload=question.phy_payload,
+                received_at=self._at,
+                gateway_eui=_GATEWAY if question.gateway_eui is None else question.gateway_eui,
+                source="decode",
+                crc=CrcStatus.OK,
+                frequency_hz=_FREQUENCY_HZ if question.frequency_hz is None else question.frequency_hz,
+                data_rate=_DATA_RATE if question.data_rate is None else question.data_rate,
+            )
         )
+
+    def hear(self, reception: Reception) -> Decision:
+        """The decision for a reception, made true at once, in this run only."""
         (decision,) = self._engine.judge_all([reception])
-        if decision.session is not None:
-            self._table.advance([decision.session])
-        if decision.heard is not None:
-            self._history.frames.add(decision.heard)
+        self._table.advance([] if decision.session is None else [decision.session], ended=decision.ended)
+        self._history.note(decision)
         return decision
 
     def candidates(self, answer: dict[str, Any], decision: Decision) -> list[Device]:

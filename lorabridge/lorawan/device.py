@@ -68,7 +68,13 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ref(self) -> DeviceRef:
         """How events name this device."""
-        return DeviceRef(name=self.name, dev_eui=self.dev_eui, tags=self.tags)
+        return DeviceRef(
+            name=self.name,
+            dev_eui=self.dev_eui,
+            tags=self.tags,
+            region=self.region,
+            device_class=self.device_class,
+        )
 
 
 class MulticastGroup(msgspec.Struct, frozen=True, kw_only=True):

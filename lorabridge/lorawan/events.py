@@ -8,7 +8,7 @@ import msgspec
 
 from lorabridge.lorawan.air import DataRate, GatewayStatus, Reception
 from lorabridge.lorawan.commands import CommandReason, CommandState
-from lorabridge.lorawan.types import EUI64, DevAddr, FCnt32, MacVersion
+from lorabridge.lorawan.types import EUI64, DevAddr, DeviceClass, FCnt32, MacVersion
 from lorabridge.lorawan.verdict import Reason, Verdict
 
 
@@ -35,6 +35,9 @@ class DeviceRef(msgspec.Struct, frozen=True, gc=False):
     name: str
     dev_eui: EUI64
     tags: tuple[tuple[str, str], ...] = ()
+    region: str | None = None
+    """Whose numbers its data rates have; None: the bridge's own region."""
+    device_class: DeviceClass = DeviceClass.A
 
 
 class Uplink(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -60,6 +63,8 @@ class Uplink(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """No AppSKey on this gateway: the payload left as it came, encrypted."""
     counter_reset: bool
     """The first frame taken after the device's counter restarted (policy `confirm` or `off`)."""
+    mic: bytes
+    """The four bytes that proved it, in air order."""
     reception: Reception
 
 

@@ -92,6 +92,7 @@ def _uplink(
         payload=payload,
         sealed=sealed,
         counter_reset=judged.counter_reset,
+        mic=frame.mic,
         reception=reception,
     )
 

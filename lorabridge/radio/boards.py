@@ -28,9 +28,10 @@ MAX_PATH = 49
 _MAX_PWR_IDX = 22
 
 Line = Annotated[int, Meta(ge=2, le=27)]
-Device = Annotated[str, Meta(pattern=r"^/dev/[\w./-]+$", max_length=MAX_PATH, description="device file")]
+Device = Annotated[str, Meta(pattern=r"^/dev/[A-Za-z0-9_./-]+\Z", max_length=MAX_PATH, description="device file")]
 I2cAddress = Annotated[int, Meta(ge=0x08, le=0x77)]
-Receiver = Annotated[str, Meta(pattern=r"^(/dev/|gpsd://)[\w.:/-]+$")]
+Coefficient = Annotated[float, Meta(ge=-1e9, le=1e9)]
+Receiver = Annotated[str, Meta(pattern=r"^(/dev/|gpsd://)[A-Za-z0-9_.:/-]+\Z")]
 
 
 class Pins(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,11 +50,11 @@ class Pins(msgspec.Struct, frozen=True, kw_only=True):
 class RssiCompensation(msgspec.Struct, frozen=True, kw_only=True):
     """What is added to the RSSI offset at T °C: (a·T⁴ + b·T³ + c·T² + d·T + e) / 65536 dB."""
 
-    a: float
-    b: float
-    c: float
-    d: float
-    e: float
+    a: Coefficient
+    b: Coefficient
+    c: Coefficient
+    d: Coefficient
+    e: Coefficient
 
 
 class Band(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +83,7 @@ class Band(msgspec.Struct, frozen=True, kw_only=True):
 class Board(msgspec.Struct, frozen=True, kw_only=True, rename={"bands": "band"}):
     """One board, or the two forms of one: SPI and USB."""
 
-    name: Annotated[str, Meta(min_length=1, description="maker and model")]
+    name: Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+\Z", max_length=80, description="maker and model")]
     sources: Annotated[tuple[str, ...], Meta(description="where the facts are from")]
     radio: Annotated[Literal["SX1250"], Meta(description="both radio chips")]
     clock_source: Annotated[int, Meta(ge=0, le=1, description="radio that gives the clock")]
@@ -142,7 +143,7 @@ def load_board(path: Path) -> Board:
     problems: list[Problem] = []
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no TOML, a number beyond all bounds; too deep
         raise ConfigError([Problem(where=str(path), what=f"cannot be read: {error}")]) from error
     board = read_table(Board, table, str(path), problems)
     if board is None:

@@ -41,10 +41,14 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """None: the placeholder stands in `global_conf.json`, and Basics Station makes one of a MAC address."""
     gnss: bool = False
     """Whether the board's receiver gives position and time."""
+    com_path: str | None = None
+    """The device file, when it is not the board's usual one."""
 
     @property
     def device(self) -> str:
-        """The device file, the board's usual one."""
+        """The device file."""
+        if self.com_path is not None:
+            return self.com_path
         return (self.board.spi_device if self.attachment == "spi" else self.board.usb_device)[0]
 
     @property

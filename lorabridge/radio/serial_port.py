@@ -6,12 +6,12 @@ import enum
 import errno
 import os
 import termios
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import serial
 
 from lorabridge.errors import TransientError
+from lorabridge.radio.holders import holders
 
 WRITE_TIMEOUT: Final = 2.0
 """Seconds that a port may take to accept what is written: one that hangs must not hang its user."""
@@ -68,24 +68,6 @@ class PortError(TransientError):
         return HINTS[self.fault]
 
 
-class Holder(NamedTuple):
-    """A process that has a port open."""
-
-    pid: int
-    name: str
-    """As the kernel keeps it, at most 15 characters."""
-
-    def __str__(self) -> str:
-        return f"{self.name} (pid {self.pid})"
-
-
-def holders(port: str) -> list[Holder]:
-    """Other processes that have this port open, as far as this account may see: all of them only as root."""
-    path, own = os.path.realpath(port), str(os.getpid())
-    others = (folder for folder in Path("/proc").iterdir() if folder.name.isdecimal() and folder.name != own)
-    return sorted(Holder(int(folder.name), _name(folder)) for folder in others if _has_open(folder, path))
-
-
 def open_port(port: str, baud: int) -> serial.Serial:
     """The port, raw, 8N1 and locked against other users of `flock`; reading never blocks longer than its time-out.
 
@@ -137,25 +119,3 @@ def _opening(port: str, error: OSError) -> PortError:
     if error.errno == errno.EIO:
         return PortError(port, PortFault.GONE, "the device disappeared")
     return PortError(port, PortFault.NOT_SERIAL, f"cannot be opened as a serial port: {error}")
-
-
-def _has_open(folder: Path, path: str) -> bool:
-    """Whether the process of this folder of /proc has the file open."""
-    try:
-        return any(_leads_to(entry, path) for entry in (folder / "fd").iterdir())
-    except OSError:  # another account's, or it has ended
-        return False
-
-
-def _leads_to(entry: Path, path: str) -> bool:
-    try:
-        return str(entry.readlink()) == path
-    except OSError:  # closed in the meantime
-        return False
-
-
-def _name(folder: Path) -> str:
-    try:
-        return (folder / "comm").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return "a process that has ended"

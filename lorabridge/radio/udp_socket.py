@@ -8,6 +8,7 @@ import struct
 from typing import Final
 
 from lorabridge.errors import ConfigError, Problem, TransientError
+from lorabridge.radio.holders import opening_error
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def open_udp(bind: str, port: int, *, receive_buffer: int, owner: str) -> socket
         raise ConfigError([Problem(where=owner, what=f"{place}: {error.strerror}", hint=hint)]) from None
     except OSError as error:
         opened.close()
-        raise TransientError(f"{place}: {error.strerror or error}") from None
+        raise opening_error(place, error, socket.SOCK_DGRAM, port) from None
     return opened
 
 

@@ -114,7 +114,8 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, rename={"device_
             Annotated[str, msgspec.Meta(max_length=256)],
         ],
         msgspec.Meta(
-            description="What you like, sent along with every event of the device: up to 32 texts.",
+            description="What you like, sent along with every event of the device: up to 32 texts. "
+            '`wireless_device_id` has a meaning with `format = "aws-lorawan"`, see formats.md.',
             max_length=32,
             examples=[{"site": "north"}],
         ),

@@ -2,7 +2,7 @@
 
 An operator's command writes beside a running bridge, in transactions of its own: it deletes parked records, or names
 those to be tried again in a table of its own. The rows of the outbox are the bridge's alone; it moves what is named
-there when it sees that somebody wrote (docs/decisions/0013).
+there when it sees that somebody wrote (docs/decisions/0015).
 """
 
 from __future__ import annotations

@@ -8,59 +8,38 @@ tell is inferred: a connection closed in answer to CONNECT, a PUBACK that never 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
-
-import msgspec
+from typing import Any
 
 from lorabridge.backoff import Backoff
 from lorabridge.lorawan.events import EventKind
 from lorabridge.upstream import tls
 from lorabridge.upstream.aws_settings import AwsIotSettings
-from lorabridge.upstream.connection import Connection, ConnectionSettings, Delivery, Message
+from lorabridge.upstream.connection import Connection, ConnectionSettings, Delivery, Message, Owner
+from lorabridge.upstream.credentials import Choice, Credentials
 from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
 from lorabridge.upstream.inbound import CommandSink, Intake, Subscription
+from lorabridge.upstream.link import NOT_YOURS, LinkReport, Listener
 from lorabridge.upstream.pacing import ConnectPacing, Pace, TokenBucket
+from lorabridge.upstream.rotation import Rotation
+from lorabridge.upstream.subscriptions import SUBSCRIBE_TRIES, Subscriber, Subscriptions
 from lorabridge.upstream.topics import Topics
+
+_LOGGER = logging.getLogger(__name__)
 
 MAX_PAYLOAD = 128 * 1024
 """AWS IoT closes the connection on a larger publish (MQTT quotas)."""
-_BIRTH_KEY, _FAREWELL_KEY = -1, -2
+_COUNTERS = ("connections", "published", "acknowledged", "drops", "certificates_replaced", "certificates_refused")
+_BIRTH_KEY, _FAREWELL_KEY, _STATUS_KEY, _SERVICE_KEY = -1, -2, -3, -4
 """Keys of our own publishes; a listener's are above 0."""
 _CLOCK_POLL = 1.0
 """Seconds between looks at a clock that is not set."""
-
-
-class LinkReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How the link is, for health and logs."""
-
-    state: LinkState = LinkState.STOPPED
-    fault: LinkFault | None = None
-    """Why it went down last; None since it proved itself."""
-    detail: str = ""
-    since: float = 0.0
-    """Seconds since the Unix epoch, by our clock."""
-    retry_in: float | None = None
-    subscription: Subscription = Subscription.OFF
-    """Whether commands are received."""
-
-
-class Listener(Protocol):
-    """Who has something to publish; every call comes from the loop and returns at once."""
-
-    def acknowledged(self, key: int) -> None:
-        """The publish with this key has its PUBACK. `ready` follows before long."""
-
-    def disconnected(self, unacknowledged: list[int], culprit: int | None) -> None:
-        """The connection is gone, these publishes with it, the oldest first; `culprit` was refused by name."""
-
-    def ready(self) -> None:
-        """There may be room."""
 
 
 class AwsIot:
@@ -75,12 +54,14 @@ class AwsIot:
         rng: random.Random,
         commands: CommandSink | None = None,
         on_change: Callable[[LinkReport], None] = lambda _report: None,
+        on_certificate: Callable[[LinkDown | None], None] = lambda _refusal: None,
         clock: Callable[[], float] = time.time,
         pace: Pace | None = None,
     ) -> None:
         """`status(state, detail)` makes the payload of a status record; `rng` is the jitter's.
 
-        `commands` None: nothing is subscribed to.
+        `commands` None: nothing is subscribed to. `on_certificate` is told of a new certificate that proved itself
+        (None), or why the one before it stays in use.
         """
         pace = pace or Pace()
         names = Topics(settings.topics, gateway_id)
@@ -93,7 +74,12 @@ class AwsIot:
         self._listener: Listener | None = None
         self._connection: Connection | None = None
         self._dialled: Connection | None = None
+        self._successor: Connection | None = None
+        self._on_certificate = on_certificate
+        self._rotation = Rotation(Credentials(settings, pace.certificate_again), self, pace.look_interval)
         self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        """No more waiting: there is a stop, or a connection that was accepted already."""
         self._online_since = math.inf
         self._is_proved = False
         self._farewell: asyncio.Future[None] | None = None
@@ -105,18 +91,45 @@ class AwsIot:
         self._publishes = TokenBucket(rate, max(1.0, rate / (4 if commands is None else 8)))
         self._bytes = TokenBucket(settings.max_bytes_per_second, max(MAX_PAYLOAD, settings.max_bytes_per_second / 4))
         self._counters: Counter[str] = Counter(
-            {"connections": 0, "published": 0, "acknowledged": 0, "drops": 0}
-            | {f"fault_{fault}": 0 for fault in LinkFault}
+            dict.fromkeys(_COUNTERS, 0) | {f"fault_{fault}": 0 for fault in LinkFault}
         )
-        self._intake = None if commands is None else Intake(commands, names, self._counters, pace.subscribe_again)
-        self._is_asking = self._is_announced = False
-        self._ask_again: asyncio.TimerHandle | None = None
+        self._intake = None if commands is None else Intake(commands, names, self._counters)
+        self._subscriptions = Subscriptions(pace.subscribe_again, self._subscribe, self._announce)
+        self._subscriptions.add([] if self._intake is None else [self._intake])
+        self._is_announced = False
+        self._strikes, self._silent_until, self._silence = 0, -math.inf, pace.subscribe_again
         self.report = LinkReport(since=clock())
 
     @property
     def counters(self) -> Mapping[str, int]:
         """Named totals since the process began."""
         return self._counters
+
+    @property
+    def certificate_valid_until(self) -> datetime | None:
+        """When the certificate in use expires, UTC; None until one proved itself."""
+        return self._rotation.valid_until
+
+    def tell(self, detail: str) -> None:
+        """Publish our status once more, with something that somebody should know; nothing happens while offline."""
+        if self.may_try() and self._is_announced:
+            self._publish_status("online", detail, _STATUS_KEY)
+            self.flush()
+
+    def add_services(self, subscribers: Sequence[Subscriber]) -> None:
+        """More to subscribe to than commands, from the next connection on."""
+        self._subscriptions.add(subscribers)
+
+    def say(self, topic: str, payload: bytes) -> bool:
+        """Publish something that may be lost to a service of AWS IoT; False when it cannot be now."""
+        if not self._is_announced or time.monotonic() < self._silent_until or not self.has_room(len(payload)):
+            return False
+        self._publishes.take(1)
+        self._bytes.take(len(payload))
+        if self._connection is not None:
+            self._connection.publish(Message(topic, payload), _SERVICE_KEY)
+            self._connection.flush()
+        return True
 
     def attach(self, listener: Listener) -> None:
         """Tell `listener` of everything from now on."""
@@ -126,26 +139,26 @@ class AwsIot:
         """Connect, again and again, until `stop`. Only our own bugs leave it as exceptions."""
         try:
             while not self._stopping.is_set():
-                await self._wait_for_clock()
-                delay = self._pacing.delay(time.monotonic())
-                if delay > 0:
-                    self._change(LinkState.WAITING, retry_in=delay)
-                    await self._pause(delay)
+                if self._successor is None:
+                    await self._wait_until_due()
                 if not self._stopping.is_set():
                     self._after(await self._connect_once())
         finally:
-            for timer in (self._wake, self._ask_again):
-                if timer is not None:
-                    timer.cancel()
-            if self._connection is not None:
-                self._connection.drop(LinkDown(None))
-                self._connection = None
+            if self._wake is not None:
+                self._wake.cancel()
+            self._subscriptions.stop()
+            self._rotation.stop()
+            for connection in (self._connection, self._successor):
+                if connection is not None:
+                    connection.drop(LinkDown(None))
+            self._connection = self._successor = None
             self._change(LinkState.STOPPED)
 
     async def stop(self, limit: float) -> None:
         """Publish nothing new, wait up to `limit` seconds for PUBACKs, say farewell, DISCONNECT; `run` returns."""
         deadline = time.monotonic() + limit
         self._stopping.set()
+        self._hurry.set()
         connection = self._connection
         if connection is None:
             return
@@ -156,38 +169,50 @@ class AwsIot:
             await asyncio.wait(over, timeout=max(0.0, deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED)
         connection.disconnect()
 
+    async def _wait_until_due(self) -> None:
+        """Until the next CONNECT may go."""
+        await self._wait_for_clock()
+        delay = self._pacing.delay(time.monotonic())
+        if delay > 0:
+            self._change(LinkState.WAITING, retry_in=delay)
+            await self._pause(delay)
+
     async def _wait_for_clock(self) -> None:
         """Until the clock is set no certificate can be judged, and trying would only blame the wrong one."""
-        while tls.clock_is_unset(now := datetime.fromtimestamp(self._clock(), UTC)) and not self._stopping.is_set():
+        while tls.clock_is_unset(now := datetime.fromtimestamp(self._clock(), UTC)) and not self._hurry.is_set():
             if self.report.fault is not LinkFault.CLOCK_NOT_SET:
                 self._counters[f"fault_{LinkFault.CLOCK_NOT_SET}"] += 1
                 self._change(LinkState.WAITING, LinkDown(LinkFault.CLOCK_NOT_SET, f"it says {now:%Y-%m-%d}"))
             await self._pause(_CLOCK_POLL)
 
     async def _pause(self, delay: float) -> None:
-        """Sleep, but not through a `stop`."""
+        """Sleep, but not when there is something to do."""
         try:
             async with asyncio.timeout(delay):
-                await self._stopping.wait()
+                await self._hurry.wait()
         except TimeoutError:
             return
 
     async def _connect_once(self) -> LinkDown:
         """One connection from beginning to end; how it ended."""
+        if self._successor is not None:
+            self._connection, self._successor = self._successor, None
+            self._hurry.clear()
+            self.connected()
+            return await asyncio.shield(self._connection.down)
         self._pacing.tried(time.monotonic())
         if self._dialled is not None and self._dialled.is_dialling:  # never more than one thread in a look-up
             return LinkDown(LinkFault.NAME_NOT_RESOLVED, "the last look-up still hangs")
         self._change(LinkState.CONNECTING)
-        self._counters["connections"] += 1
-        self._connection = self._dialled = Connection(self._connection_settings(), self, self._clock)
-        self._connection.dial()
+        self._connection = self._dialled = self.dial(self._rotation.choose(), self)
         return await asyncio.shield(self._connection.down)  # a cancelled `run` still has to close the socket
 
-    def _connection_settings(self) -> ConnectionSettings:
+    def _connection_settings(self, choice: Choice) -> ConnectionSettings:
         settings = self._settings
         will = Message(self._status_topic, self._status("offline", "connection lost"), settings.retain_status)
         return ConnectionSettings(
             tls=settings,
+            context=choice.context,
             client_id=settings.thing_name,
             mqtt_5=settings.mqtt_version == "5",
             keep_alive=round(settings.keep_alive),
@@ -200,16 +225,30 @@ class AwsIot:
     def _after(self, down: LinkDown) -> None:
         """Draw the consequences of a connection that is over or did not come about."""
         connection, self._connection = self._connection, None
-        self._is_asking = self._is_announced = False
-        if self._intake is not None:
-            self._do_without(self._intake.disconnected(down.fault, down.detail, time.monotonic()))
-        if down.fault is not None:
+        self._is_announced = False
+        if self._successor is None:
+            self._rotation.ended(down)
+        self._subscriptions.disconnected(down)
+        if down.fault is not None and not self._rotation.is_trying and self._successor is None:
             self._counters["drops"] += 1
             self._counters[f"fault_{down.fault}"] += 1
             self._change(LinkState.WAITING, down)
         if connection is not None and self._listener is not None:
-            keys = [key for key, _ in connection.unacknowledged.values() if key > 0]
-            self._listener.disconnected(keys, down.culprit)
+            keys = [key for key, _ in connection.unacknowledged.values()]
+            culprit = down.culprit
+            if down.fault is not None and keys and (culprit or keys[0]) == _SERVICE_KEY:
+                culprit = NOT_YOURS
+                self._strike()
+            self._listener.disconnected([key for key in keys if key > 0], culprit)
+
+    def _strike(self) -> None:
+        """The endpoint hung up on what was said to a service: too often, and nothing is said for a while."""
+        self._strikes += 1
+        if self._strikes >= SUBSCRIBE_TRIES:
+            self._strikes = 0
+            self._silent_until = time.monotonic() + self._silence
+            hint = "the policy must allow iot:Publish on the topics of Device Shadow and Jobs that are switched on"
+            _LOGGER.warning("nothing is said to services of AWS IoT for a while", extra={"hint": hint})
 
     def _change(self, state: LinkState, down: LinkDown | None = None, retry_in: float | None = None) -> None:
         """Report a new state; the last fault stays in the report until the link has proved itself."""
@@ -220,9 +259,44 @@ class AwsIot:
             detail=detail,
             since=self._clock(),
             retry_in=retry_in,
+            rolled_back=self._rotation.is_rolled_back,
             subscription=Subscription.OFF if self._intake is None else self._intake.state,
         )
         self._on_change(self.report)
+
+    # What a rotation of certificates needs (rotation.Host).
+
+    def may_try(self) -> bool:
+        """Whether there is a connection to fall back on, and no stop under way."""
+        return self._connection is not None and self._connection.is_up and not self._stopping.is_set()
+
+    def dial(self, choice: Choice, owner: Owner) -> Connection:
+        """Begin a connection with this pair."""
+        if owner is not self:
+            self._pacing.note(time.monotonic())
+        self._counters["connections"] += 1
+        connection = Connection(self._connection_settings(choice), owner, self._clock)
+        connection.dial()
+        return connection
+
+    def accepted(self, connection: Connection) -> None:
+        """The endpoint accepted the new connection, and so ends the old one: what is under way there is sent again."""
+        connection.owner = self
+        self._successor = connection
+        self._hurry.set()
+        if self._connection is not None:
+            self._connection.disconnect()
+
+    def judged(self, refusal: LinkDown | None) -> None:
+        """A new certificate proved itself, or is not used any more."""
+        self._counters["certificates_replaced" if refusal is None else "certificates_refused"] += 1
+        self._on_certificate(refusal)
+        self._change(self.report.state)
+
+    def broke(self, bug: BaseException) -> None:
+        """What nobody foresaw ends `run`."""
+        if self._connection is not None:
+            self._connection.fail(bug)
 
     # What a listener uses.
 
@@ -232,7 +306,7 @@ class AwsIot:
         A `patient` one leaves a quarter of the window, and something of the rate, to those that are not.
         """
         connection = self._connection
-        if connection is None or not connection.is_up or self._is_asking or self._stopping.is_set():
+        if connection is None or not connection.is_up or self._subscriptions.is_asking or self._stopping.is_set():
             return False
         left_free = connection.window // 4 if patient else 0
         if len(connection.unacknowledged) >= connection.window - left_free:
@@ -278,39 +352,24 @@ class AwsIot:
         self._online_since = time.monotonic()
         self._is_proved = False
         self._change(LinkState.ONLINE)
-        if self._intake is not None and self._intake.is_due(self._online_since):
-            self._subscribe(self._intake)
-        else:
-            self._announce()
+        self._subscriptions.connected()
 
-    def _subscribe(self, intake: Intake) -> None:
-        """Until it is answered nothing is published: so a connection that ends over it is blamed on nothing else."""
-        if self._connection is not None and self._connection.is_up and not self._is_asking:
-            self._is_asking = True
-            self._connection.subscribe(intake.topic_filter)
+    def _subscribe(self, topic_filter: str) -> None:
+        if self._connection is not None and self._connection.is_up:
+            self._connection.subscribe(topic_filter)
             self._connection.flush()
 
-    def _do_without(self, seconds: float | None) -> None:
-        """Ask for the subscription again after so long, on whatever connection there is then."""
-        if seconds is not None and self._intake is not None:
-            self._ask_again = asyncio.get_running_loop().call_later(seconds, self._subscribe, self._intake)
-
     def _announce(self) -> None:
-        self._is_announced = True
-        self._publish_status("online", "", _BIRTH_KEY)
+        if not self._is_announced:
+            self._is_announced = True
+            self._publish_status("online", "", _BIRTH_KEY)
 
     def subscribed(self, refusal: str) -> None:
         """SUBACK: with commands or without, records may leave."""
-        self._is_asking = False
-        if self._intake is not None:
-            if refusal:
-                self._counters[f"fault_{LinkFault.SUBSCRIBE_REFUSED}"] += 1
-                self._do_without(self._intake.refused(refusal, time.monotonic()))
-            else:
-                self._intake.granted()
+        if refusal:
+            self._counters[f"fault_{LinkFault.SUBSCRIBE_REFUSED}"] += 1
+        self._subscriptions.answered(refusal)
         self._change(LinkState.ONLINE)
-        if not self._is_announced:
-            self._announce()
 
     def received(self, delivery: Delivery) -> None:
         """A message: AWS IoT counts it against the same quotas as ours."""
@@ -322,13 +381,11 @@ class AwsIot:
             if connection is not None:
                 connection.acknowledge(delivery)
 
-        if self._intake is None:
-            acknowledge()
-        else:
-            self._intake.received(delivery, acknowledge)
+        self._subscriptions.received(delivery, acknowledge)
 
     def acknowledged(self, key: int) -> None:
         """A PUBACK: the only thing that proves that records get through."""
+        self._rotation.puback()
         if not self._is_proved and time.monotonic() - self._online_since >= self._proved_after:
             self._is_proved = True
             self._pacing.reset()
@@ -337,6 +394,8 @@ class AwsIot:
             self._counters["acknowledged"] += 1
             if self._listener is not None:
                 self._listener.acknowledged(key)
+        elif key == _SERVICE_KEY:
+            self._strikes = 0
         elif key == _FAREWELL_KEY and self._farewell is not None and not self._farewell.done():
             self._farewell.set_result(None)
 

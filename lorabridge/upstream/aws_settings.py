@@ -8,7 +8,8 @@ from msgspec import Meta
 
 from lorabridge.errors import Problem
 from lorabridge.settings import ByteSize, Duration
-from lorabridge.upstream import tls, topics
+from lorabridge.upstream import format_settings, tls, topics
+from lorabridge.upstream.format_settings import ChirpStackSettings, UplinkFormat
 from lorabridge.upstream.tls import TlsSettings
 from lorabridge.upstream.topics import TopicSettings
 
@@ -58,12 +59,37 @@ class AwsIotSettings(TlsSettings, frozen=True, kw_only=True):
     retain_status: Annotated[
         bool, Meta(description="keep the last status at the endpoint; the policy must allow iot:RetainPublish")
     ] = False
+    shadow: Annotated[
+        bool,
+        Meta(
+            description="report to the named shadow `lorabridge` of the thing, and let it change log level, statistics "
+            "interval and pause; the policy must allow it"
+        ),
+    ] = False
+    jobs: Annotated[
+        bool,
+        Meta(
+            description="do what AWS IoT Jobs order: reload the devices, renew the certificate, nothing else; "
+            "the policy must allow it"
+        ),
+    ] = False
+    format: Annotated[
+        UplinkFormat,
+        Meta(
+            description='how uplinks are written: "lorabridge", our own schema; "aws-lorawan", as AWS IoT Core for '
+            'LoRaWAN; "chirpstack", as ChirpStack v4 (docs/formats.md); all other records keep our own schema'
+        ),
+    ] = UplinkFormat.LORABRIDGE
+    chirpstack: Annotated[ChirpStackSettings, Meta(description="who the devices belong to")] = ChirpStackSettings()
     topics: Annotated[TopicSettings, Meta(description="what the records are called")] = TopicSettings()
 
 
 def check_form(settings: AwsIotSettings, gateway_id: str, where: str = "aws_iot") -> list[Problem]:
     """Everything that is wrong with the settings themselves; `where` is the place of the table."""
-    problems = tls.check_endpoint(settings, where) + topics.check(settings.topics, gateway_id, f"{where}.topics")
+    wrong_topics = topics.check(settings.topics, gateway_id, f"{where}.topics")
+    problems = tls.check_endpoint(settings, where) + wrong_topics
+    if not wrong_topics:
+        problems += format_settings.check(settings.format, settings.chirpstack, settings.topics, gateway_id, where)
     if set(settings.thing_name) - set(_THING_CHARACTERS):
         what, hint = "is not the name of a thing", "letters, digits, - _ and : only"
         problems.append(Problem(where=f"{where}.thing_name", what=what, hint=hint))

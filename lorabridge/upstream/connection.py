@@ -63,13 +63,15 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What one connection needs to know."""
 
     tls: tls.TlsSettings
+    context: Callable[[], ssl.SSLContext]
+    """Called on the thread that dials. Raises ConfigError."""
     client_id: str
     mqtt_5: bool
     keep_alive: int
     in_flight: int
     connect_timeout: float
     puback_timeout: float
-    will: Message
+    will: Message | None
 
 
 class Owner(Protocol):
@@ -96,7 +98,7 @@ class Connection:
 
     def __init__(self, settings: ConnectionSettings, owner: Owner, clock: Callable[[], float]) -> None:
         self._settings = settings
-        self._owner = owner
+        self.owner = owner
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self.down: asyncio.Future[LinkDown] = self._loop.create_future()
@@ -132,7 +134,8 @@ class Connection:
         )
         client.connect_timeout = settings.connect_timeout
         client.max_inflight_messages_set(settings.in_flight)
-        client.will_set(settings.will.topic, settings.will.payload, qos=1, retain=settings.will.retain)
+        if settings.will is not None:
+            client.will_set(settings.will.topic, settings.will.payload, qos=1, retain=settings.will.retain)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -154,7 +157,7 @@ class Connection:
         """On a thread of its own: everything that blocks."""
         error: Exception | None = None
         try:
-            self._client.tls_set_context(tls.build_context(self._settings.tls))
+            self._client.tls_set_context(self._settings.context())
             host, port = self._settings.tls.address
             self._client.connect(host, port, self._settings.keep_alive)
         except Exception as raised:  # noqa: BLE001  # sorted out on the loop: a fault, or a bug that `down` carries on
@@ -183,7 +186,7 @@ class Connection:
         if isinstance(outcome, LinkDown):
             self.drop(outcome)
         elif outcome is not None:
-            self._fail(outcome)
+            self.fail(outcome)
         else:
             sock = self._client.socket()
             self._descriptor = -1 if sock is None else sock.fileno()
@@ -238,7 +241,7 @@ class Connection:
         self._let_go()
         self.down.set_result(self._fate or reason)
 
-    def _fail(self, bug: BaseException) -> None:
+    def fail(self, bug: BaseException) -> None:
         """What nobody foresaw ends the connection and travels on to whoever awaits `down`."""
         if not self.down.done():
             self.down.set_exception(bug)
@@ -258,7 +261,7 @@ class Connection:
         try:
             step()
         except Exception as bug:  # noqa: BLE001  # re-raised where `down` is awaited
-            self._fail(bug)
+            self.fail(bug)
 
     def _read(self) -> None:
         """Read all that is there, what TLS has decrypted already included: for that the kernel stays silent."""
@@ -277,19 +280,19 @@ class Connection:
             if not was_up:
                 self._timer.cancel()
                 self._tick()
-                self._owner.connected()
-            self._owner.settled()
+                self.owner.connected()
+            self.owner.settled()
             self.flush()
 
     def _hand_on(self) -> None:
         """Tell the owner what was noted down while packets were read."""
         suback, self._suback = self._suback, None
         if suback is not None and self.is_up:
-            self._owner.subscribed(suback)
+            self.owner.subscribed(suback)
         if self._arrived:
             arrived, self._arrived = self._arrived, []
             for delivery in arrived:
-                self._owner.received(delivery)
+                self.owner.received(delivery)
 
     def _tick(self) -> None:
         """Keep-alive, and the patience with PUBACKs."""
@@ -343,7 +346,7 @@ class Connection:
             fault = LinkFault.QUOTA_EXCEEDED if quota else LinkFault.PUBLISH_REFUSED
             self._fate = self._fate or LinkDown(fault, f"PUBACK: {reason}", culprit)
             return
-        self._owner.acknowledged(self.unacknowledged.pop(mid)[0])
+        self.owner.acknowledged(self.unacknowledged.pop(mid)[0])
 
     def _on_subscribe(
         self, _client: Client, _userdata: Any, _mid: int, reasons: list[ReasonCode], _properties: Properties | None

@@ -25,9 +25,10 @@ from typing import Protocol
 
 from lorabridge.errors import TransientError
 from lorabridge.lorawan.events import EventKind, Record
-from lorabridge.upstream.aws_iot import MAX_PAYLOAD, Listener
+from lorabridge.upstream.aws_iot import MAX_PAYLOAD
 from lorabridge.upstream.batches import BATCH_BYTES, OutboxRecord, Packer, Unit
 from lorabridge.upstream.id_ranges import IdRanges
+from lorabridge.upstream.link import Listener
 from lorabridge.upstream.pacing import Crowding
 from lorabridge.upstream.suspicion import Suspicion
 
@@ -115,6 +116,7 @@ class Drain:
         self._is_behind = True  # at the start the outbox may hold anything
         self._is_up = False
         self._work = asyncio.Event()
+        self._is_paused = False
         self._suspicion = Suspicion(poison_after)
         self._crowding = Crowding()
         self._to_park: list[tuple[OutboxRecord, str]] = []
@@ -133,6 +135,16 @@ class Drain:
         """Records in memory that are not in flight."""
         return len(self._fresh) + len(self._again) + len(self._backlog)
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether records are kept and not sent."""
+        return self._is_paused
+
+    def pause(self, is_paused: bool) -> None:  # a switch
+        """Keep records, or send them again."""
+        self._is_paused = is_paused
+        self._publish_what_fits()
+
     def offer(self, records: Sequence[OutboxRecord]) -> None:
         """Records that have just become durable together, in the order of their ids; they are in the outbox already.
 
@@ -144,7 +156,7 @@ class Drain:
         self._newest = max(self._newest, records[-1].id)
         has_place = len(self._fresh) + len(records) <= MAX_FRESH and len(self._again) <= MAX_QUEUED
         self._is_up = self._is_up or self._link.has_room(0)
-        if is_next and has_place and self._is_up:
+        if is_next and has_place and self._is_up and not self._is_paused:
             self._fresh.extend(records)
             self._taken.add(records[0].id, records[-1].id)
             self._cursor = self._taken.absorb(self._cursor)
@@ -195,7 +207,7 @@ class Drain:
             self.offer(stored)
 
     def _publish_what_fits(self) -> None:
-        while self._publish_fresh() or self._publish_patient(self._again or self._backlog):
+        while not self._is_paused and (self._publish_fresh() or self._publish_patient(self._again or self._backlog)):
             pass
         self._link.flush()
         if self._is_behind and len(self._backlog) <= MAX_QUEUED - PAGE:

@@ -1,15 +1,9 @@
-"""Commands on their way in: whether to subscribe, and what to make of the answers and of what comes.
-
-With MQTT 3.1.1 AWS IoT closes the connection on a SUBSCRIBE that the policy forbids, and says nothing. That must
-not keep records from leaving: after a few such answers in a row the link goes on without commands, and asks again
-when the policy may have been mended.
-"""
+"""Commands on their way in: what to make of what comes on their topic (`subscriptions.Subscriber`)."""
 
 from __future__ import annotations
 
 import enum
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
@@ -25,8 +19,6 @@ _LOGGER = logging.getLogger(__name__)
 
 MAX_UNACKNOWLEDGED = 64
 """Commands in the hands of the sink at a time."""
-SUBSCRIBE_TRIES = 3
-"""Connections in a row that may end in answer to SUBSCRIBE."""
 
 
 class Inbound(msgspec.Struct, frozen=True):
@@ -65,44 +57,32 @@ class Subscription(enum.Enum):
 class Intake:
     """The way in. `counters` are the link's."""
 
-    def __init__(self, sink: CommandSink, topics: Topics, counters: Counter[str], retry_after: float) -> None:
-        """`retry_after` a refusal it is time to ask again, in seconds."""
+    def __init__(self, sink: CommandSink, topics: Topics, counters: Counter[str]) -> None:
         self.topic_filter = topics.command_filter
         self.state = Subscription.WAITING
         self._sink = sink
         self._topics = topics
         self._counters = counters
-        self._retry_after = retry_after
-        self._failures = 0
-        self._due = -math.inf
         self._unacknowledged = 0
         for name in ("received", "unacknowledged", "oversize", "not_for_us", "overflow", "subscribe_refused"):
             counters[f"commands_{name}"] = 0
 
-    def is_due(self, now: float) -> bool:
-        """Whether to ask for the subscription on a connection that has none; `now` is monotonic."""
-        return now >= self._due
+    def takes(self, topic: str | None) -> bool:
+        """All but what AWS IoT's own services say: what is not for us is counted."""
+        return topic is None or not topic.startswith("$aws/")
 
     def granted(self) -> None:
         """SUBACK says yes."""
-        self._failures, self._due = 0, -math.inf
         self._enter(Subscription.ON, "")
 
-    def refused(self, detail: str, now: float) -> float:
-        """SUBACK says no: for how long to do without, in seconds."""
-        self._due = now + self._retry_after
+    def refused(self, detail: str) -> None:
+        """The endpoint does not let us."""
         self._enter(Subscription.REFUSED, detail)
-        return self._retry_after
 
-    def disconnected(self, fault: LinkFault | None, detail: str, now: float) -> float | None:
-        """The connection is over; seconds for which to do without when SUBSCRIBE has ended it too often."""
-        if fault is LinkFault.SUBSCRIBE_REFUSED:
-            self._failures += 1
-            if self._failures >= SUBSCRIBE_TRIES:
-                return self.refused(detail, now)
+    def lost(self) -> None:
+        """The connection is over."""
         if self.state is Subscription.ON:
             self.state = Subscription.WAITING
-        return None
 
     def _enter(self, state: Subscription, detail: str) -> None:
         if state is Subscription.REFUSED:

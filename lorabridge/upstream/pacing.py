@@ -16,6 +16,10 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """Between two CONNECTs: one a second of one client id."""
     proved_after: float = 20.0
     """Online so long and a PUBACK: only then may the next retry be quick again."""
+    certificate_again: float = 3600.0
+    """After a certificate was refused: it may only not have been active yet."""
+    look_interval: float = 5.0
+    """Between two looks at the certificate files."""
     subscribe_again: float = 3600.0
     """After a SUBSCRIBE was refused."""
 
@@ -41,6 +45,10 @@ class ConnectPacing:
         """A CONNECT goes now; until `reset` it counts as a failure."""
         if self._last_try is not None:
             self._backoff.failed()
+        self._last_try = now
+
+    def note(self, now: float) -> None:
+        """A CONNECT goes now beside the connection that works: no failure, but no other may follow at once."""
         self._last_try = now
 
     def reset(self) -> None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 from lorabridge.upstream.batches import OutboxRecord, Unit
+from lorabridge.upstream.link import NOT_YOURS
 
 SPLIT_AFTER = 2
 """Drops in a row with the same batch as the oldest in flight."""
@@ -56,7 +57,7 @@ class Suspicion:
         if self.held is not None:  # it broke without it too
             again.insert(0, self.held)
             self.held, self._blamed, self.drops = None, None, 0
-        elif lost:
+        elif lost and culprit != NOT_YOURS:
             suspect = lost[0] if culprit is None else next(unit for unit in lost if unit.key == culprit)
             if self._blame(suspect, now):
                 self.held = suspect.records[0]

@@ -22,6 +22,8 @@ import msgspec
 from msgspec import Meta
 
 from lorabridge.errors import ConfigError, Problem
+from lorabridge.settings import Duration
+from lorabridge.upstream.validity import validity_of_file
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -55,7 +57,6 @@ ALPN_MQTT = "x-amzn-mqtt-ca"
 """What makes port 443 speak MQTT with client certificates."""
 RELEASED = datetime(2026, 11, 1, tzinfo=UTC)
 """A day this program has surely outlived: an earlier clock was never set."""
-EXPIRY_WARNING = timedelta(days=30)
 
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
@@ -89,6 +90,9 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
     private_key_file: Annotated[str, Meta(description="PEM file of its private key, readable by the service only")] = (
         "/etc/lorabridge/private-key.pem"
     )
+    certificate_warning: Annotated[
+        Duration, Meta(description="how long before our certificate expires that is told every day")
+    ] = Duration(30 * 86_400)
     tls_max: Annotated[Literal["1.2", "1.3"], Meta(description="highest TLS version offered; the lowest is 1.2")] = (
         "1.2"
     )
@@ -214,7 +218,7 @@ def check_files(settings: TlsSettings, now: datetime | None = None) -> list[Prob
     if key is not None:
         problems += _check_private(settings.private_key_file) + _check_key(settings, key, own)
     if own and now is not None:
-        problems += _check_dates(settings.certificate_file, own[0], now)
+        problems += _check_dates(settings, own[0], now)
     return problems
 
 
@@ -272,8 +276,9 @@ def others_can_read(path: str) -> bool:
     return bool(rights.get(group_obj, 0) & rights.get(mask, 7) or rights.get(other, 0))
 
 
-def _check_dates(path: str, own: Certificate, now: datetime) -> list[Problem]:
+def _check_dates(settings: TlsSettings, own: Certificate, now: datetime) -> list[Problem]:
     """What is wrong with the dates of our certificate, or with the clock that they are compared with."""
+    path = settings.certificate_file
     first, last = own.not_valid_before_utc, own.not_valid_after_utc
     if clock_is_unset(now, first):
         what = f"the clock says {now:%Y-%m-%d}, which is before this program or its certificate was made"
@@ -284,7 +289,7 @@ def _check_dates(path: str, own: Certificate, now: datetime) -> list[Problem]:
     if now > last:
         hint = "make a new certificate for this thing and replace the file"
         return [Problem(where=path, what=f"expired on {last:%Y-%m-%d}", hint=hint)]
-    if now > last - EXPIRY_WARNING:
+    if now > last - timedelta(seconds=settings.certificate_warning):
         hint = "replace it in time"
         return [Problem(where=path, what=f"expires on {last:%Y-%m-%d}", hint=hint, warning=True)]
     return []
@@ -292,9 +297,7 @@ def _check_dates(path: str, own: Certificate, now: datetime) -> list[Problem]:
 
 def own_not_before(settings: TlsSettings) -> datetime:
     """When our own certificate begins, a witness against a clock that is far behind. Raises OSError, ValueError."""
-    from cryptography.x509 import load_pem_x509_certificates  # noqa: PLC0415  # as in check_files
-
-    return load_pem_x509_certificates(Path(settings.certificate_file).read_bytes())[0].not_valid_before_utc
+    return validity_of_file(settings.certificate_file).not_before
 
 
 def clock_is_unset(now: datetime, own_not_before: datetime | None = None) -> bool:

@@ -11,10 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from lorabridge.lorawan.air import Antenna, DataRate, LoraDataRate, Reception
 from lorabridge.lorawan.events import DeviceRef
+from lorabridge.lorawan.regions import REGIONS
 from lorabridge.lorawan.types import EUI64, DevAddr
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -27,6 +28,7 @@ Hex4 = Annotated[str, Meta(pattern="^[0-9a-f]{8}$")]
 Hex8 = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
 Counter32 = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
 Byte = Annotated[int, Meta(ge=0, le=0xFF)]
+Uuid = Annotated[str, Meta(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 Name = Annotated[str, Meta(pattern="^[a-z0-9_]+$")]
 
 
@@ -102,8 +104,16 @@ def dev_addr_text(dev_addr: DevAddr) -> str:
     return str(dev_addr)
 
 
+@functools.lru_cache(maxsize=512)
+def data_rate_number(region: str | None, rate: DataRate) -> int | UnsetType:
+    """TxDr of an uplink in the region of this name; UNSET when there is no region or it does not have the rate."""
+    number = None if region is None else REGIONS[region].tx_dr(rate)
+    return UNSET if number is None else number
+
+
 @functools.lru_cache(maxsize=256)
-def _gateway_eui(eui: EUI64) -> str:
+def gateway_eui_text(eui: EUI64) -> str:
+    """16 hex digits."""
     return str(eui)
 
 
@@ -118,7 +128,7 @@ def data_rate_object(rate: DataRate) -> LoraObject | FskObject:
 def rx_object(reception: Reception) -> RxObject:
     """One gateway's reception."""
     return RxObject(
-        gateway_eui=_gateway_eui(reception.gateway_eui),
+        gateway_eui=gateway_eui_text(reception.gateway_eui),
         source=reception.source,
         received_at=utc(reception.received_at),
         gateway_time=None if reception.gateway_time_ns is None else utc(reception.gateway_time_ns),

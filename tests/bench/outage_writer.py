@@ -46,6 +46,7 @@ def uplinks() -> list[Uplink]:
             payload=bytes(20),
             sealed=False,
             counter_reset=False,
+            mic=bytes(4),
             reception=heard,
         )
         for n in range(DEVICES)

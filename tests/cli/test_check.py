@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import zmq
 
 from lorabridge.cli.main import main
 from lorabridge.lorawan.types import EUI64
@@ -24,6 +25,7 @@ METER = device()
 @pytest.fixture
 def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    monkeypatch.setitem(sys.modules, "zmq", zmq)
     return Installation(tmp_path, METER)
 
 
@@ -122,6 +124,19 @@ def _device_of_1_1_without_region(gateway: Installation) -> str:
     return f"{gateway.devices}: device new: a device of 1.1 needs a region"
 
 
+def _form_that_numbers_data_rates_without_region(gateway: Installation) -> str:
+    text = gateway.text.replace('region = "EU868"\n', "")
+    gateway.write(text.replace("[aws_iot]\n", '[aws_iot]\nformat = "aws-lorawan"\n'))
+    return f'{gateway.devices}: device meter: format = "aws-lorawan" numbers data rates'
+
+
+def _topic_of_another_application(gateway: Installation) -> str:
+    topic = "application/1/device/{dev_eui}/event/up"
+    text = gateway.text.replace("[aws_iot]\n", '[aws_iot]\nformat = "chirpstack"\n')
+    gateway.write(f'{text}[aws_iot.topics]\nuplink = "{topic}"\n')
+    return f"{gateway.path}: aws_iot.topics.uplink: begins as a topic of ChirpStack, but is not the one of these"
+
+
 def _no_recording(gateway: Installation) -> str:
     gateway.write(f'{gateway.text}[[radio]]\ntype = "recording"\npath = "{gateway.folder}/gone.jsonl"\n')
     return f"{gateway.path}: radio[2].path: {gateway.folder}/gone.jsonl cannot be read"
@@ -142,6 +157,16 @@ def _no_token(gateway: Installation) -> str:
     token = gateway.folder / "gone"
     gateway.write(f'{gateway.text}[[radio]]\ntype = "basics_station"\nregion = "EU868"\ntoken_file = "{token}"\n')
     return f"{token}: cannot be read"
+
+
+def _no_zeromq(gateway: Installation) -> str:
+    gateway.write(f'{gateway.text}[[radio]]\ntype = "concentratord"\n')
+    # The fixture takes it back; `None` is how Python says that a module cannot be had.
+    sys.modules["zmq"] = None  # type: ignore[assignment]
+    return (
+        f"{gateway.path}: radio[2]: type concentratord needs the Python package pyzmq "
+        "(install the extra: systemd/install.sh --with concentratord, or pip install 'lorabridge[concentratord]')"
+    )
 
 
 def _wrong_form(gateway: Installation) -> str:
@@ -172,10 +197,13 @@ def _store_in_a_file(gateway: Installation) -> str:
         _same_device_twice,
         _no_devices_at_all,
         _device_of_1_1_without_region,
+        _form_that_numbers_data_rates_without_region,
+        _topic_of_another_application,
         _no_recording,
         _no_concentrator_library,
         _no_channel_plan,
         _no_token,
+        _no_zeromq,
         _wrong_form,
         _unreadable,
         _store_in_a_file,
@@ -212,6 +240,20 @@ def test_what_the_service_makes_or_has_is_a_warning(gateway: Installation, capsy
     assert f"radio[1]: warning: cannot listen on 127.0.0.1 port {gateway.udp_port}" in told
     assert told.splitlines()[-1] == "in order, 4 warning(s)"
     assert not (gateway.folder / "missing").exists()
+
+
+def test_a_concentratord_that_does_not_run_yet_is_a_warning(
+    gateway: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there, gone = gateway.folder / "there", gateway.folder / "gone"
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(there))
+        urls = f'event_url = "ipc://{there}"\ncommand_url = "ipc://{gone}"\n'
+        gateway.write(f'{gateway.text}[[radio]]\ntype = "concentratord"\n{urls}')
+        status, told = _checked(gateway, capsys)
+    assert status == 0
+    assert f"radio[2].command_url: warning: {gone}: No such file or directory" in told
+    assert "radio[2].event_url" not in told
 
 
 def test_a_folder_that_we_may_not_write_is_told(

@@ -17,25 +17,14 @@ from pathlib import Path
 import pytest
 
 from lorabridge.cli import record
+from lorabridge.cli.listening import udp_address
 from lorabridge.lorawan.air import Reception
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import SourceEnded
-from lorabridge.radio.gwmp import build_push_ack
 from lorabridge.radio.recording import Recording, RecordingSettings
+from tests.cli.sending import PATIENCE, forwarder, free_port, push, rxpk
 
-PATIENCE = 20.0
-PUSH = (
-    bytes.fromhex("02616200aa555a0000000001")
-    + json.dumps(
-        {"rxpk": [{"freq": 868.1, "stat": 1, "modu": "LORA", "datr": "SF7BW125", "codr": "4/5", "data": "QAECAw=="}]}
-    ).encode()
-)
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+PUSH = rxpk(b"\x40\1\2\3")
 
 
 @contextlib.contextmanager
@@ -48,25 +37,6 @@ def recording(port: int, *words: str) -> Iterator[subprocess.Popen[bytes]]:
         if process.poll() is None:
             process.kill()
         process.communicate()
-
-
-@contextlib.contextmanager
-def forwarder(port: int) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
-        end.connect(("127.0.0.1", port))
-        end.settimeout(0.1)
-        yield end
-
-
-def push(end: socket.socket) -> None:
-    """Until it is answered: the process needs a moment to listen."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        with contextlib.suppress(TimeoutError, ConnectionRefusedError):
-            end.send(PUSH)
-            assert end.recv(100) == build_push_ack(b"ab")
-            return
-    pytest.fail("nobody listens")
 
 
 def played(path: Path) -> list[Reception]:
@@ -90,7 +60,7 @@ def test_a_signal_is_a_clean_end_and_loses_nothing_that_was_acknowledged(
     path, port = tmp_path / "roof.jsonl", free_port()
     with recording(port, "--out", str(path)) as process, forwarder(port) as end:
         for _ in range(50):
-            push(end)
+            push(end, PUSH)
         process.send_signal(number)
         _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
@@ -105,7 +75,7 @@ def test_the_count_ends_it_and_standard_output_takes_the_lines() -> None:
     port = free_port()
     with recording(port, "--count", "3") as process, forwarder(port) as end:
         for _ in range(3):
-            push(end)
+            push(end, PUSH)
         output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     lines = [json.loads(line) for line in output.splitlines()]
@@ -116,7 +86,7 @@ def test_the_count_ends_it_and_standard_output_takes_the_lines() -> None:
 def test_lines_are_in_the_file_while_it_still_listens(tmp_path: Path) -> None:
     path, port = tmp_path / "roof.jsonl", free_port()
     with recording(port, "--out", str(path)) as process, forwarder(port) as end:
-        push(end)
+        push(end, PUSH)
         deadline = time.monotonic() + PATIENCE
         while not path.read_bytes().endswith(b"\n"):
             assert time.monotonic() < deadline, "the line does not come"
@@ -159,7 +129,7 @@ def test_a_reader_that_went_away_ends_it_without_a_traceback() -> None:
     port = free_port()
     with recording(port) as process, forwarder(port) as end:
         assert process.stdout is not None
-        push(end)
+        push(end, PUSH)
         process.stdout.close()
         with contextlib.suppress(ConnectionRefusedError, TimeoutError):
             for _ in range(3):
@@ -177,16 +147,15 @@ def test_a_recording_is_not_for_everybody(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o007 == 0
 
 
-@pytest.mark.parametrize(
-    "text", ["1700", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "localhost:1700"]
-)
+@pytest.mark.parametrize("text", ["", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "localhost:1700"])
 def test_an_address_that_cannot_be_listened_on_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
-        record._listen(text)
+        udp_address(text)
 
 
 def test_addresses_of_both_families_are_taken() -> None:
-    assert (record._listen("[::1]:1700").bind, record._listen("0.0.0.0:1730").port) == ("::1", 1730)
+    assert (udp_address("[::1]:1700").bind, udp_address("0.0.0.0:1730").port) == ("::1", 1730)
+    assert (udp_address("1731").bind, udp_address("1731").port) == ("127.0.0.1", 1731)
 
 
 @pytest.mark.parametrize(

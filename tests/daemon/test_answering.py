@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from lorabridge.daemon.bridge import Bridge
 from lorabridge.daemon.service import load_checked
@@ -29,6 +30,7 @@ from tests.daemon.radio_peer import Forwarder, forwarder
 from tests.lorawan.builders import APP_S_KEY, GATEWAY, NWK_S_KEY, OTHER_GATEWAY, device, uplink
 from tests.lorawan.joining import APP_KEY, JOIN_EUI, activated, join_request, joiner, open_accept
 from tests.mosquitto import free_port
+from tests.radio.concentratord_standin import ConcentratordStandIn
 
 LIMIT = 20.0
 QUIET = "[mac]\nchannels = []\n"
@@ -158,7 +160,12 @@ def with_site(
 
 def data(order: Transmission, who: Device = METER, fcnt32: int = 0) -> tuple[DataFrame, bytes]:
     """A downlink as its device reads it: MIC checked, decrypted."""
-    frame = parse(order.phy_payload)
+    return read_by(who, order.phy_payload, fcnt32)
+
+
+def read_by(who: Device, phy_payload: bytes, fcnt32: int = 0) -> tuple[DataFrame, bytes]:
+    """A frame as its device reads it."""
+    frame = parse(phy_payload)
     assert isinstance(frame, DataFrame)
     assert who.session_keys is not None
     crypto = SessionCrypto(who.session_keys)
@@ -189,6 +196,36 @@ def test_a_factory_fresh_device_joins_is_heard_and_acknowledged(tmp_path: Path) 
         assert site.bridge.counters["downlink_join_accepts"] == 1
 
     with_site(tmp_path, use, OTAA_DEVICES)
+
+
+@pytest.mark.parametrize("before_4_5", [False, True])
+def test_a_device_behind_concentratord_joins_is_heard_and_acknowledged(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, before_4_5: bool
+) -> None:
+    async def scenario() -> None:
+        # A short path: the name of a socket has at most 107 bytes.
+        async with ConcentratordStandIn(tmp_path_factory.mktemp("c"), before_4_5=before_4_5) as there:
+            radio = f'[[radio]]\ntype = "concentratord"\nevent_url = "{there.event_url}"\n'
+            config = f'{QUIET}{radio}command_url = "{there.command_url}"\n'
+            async with _site(tmp_path, OTAA_DEVICES, config, None) as site:
+                await there.subscribed()
+                await there.say_uplink(join_request(JOINER, 7), count_us=5)
+                accept = await there.ordered()
+                (item,) = accept.items
+                timing = item.tx_info.timing
+                assert (item.tx_info.context, timing.delay.delay.seconds) == ((4_000_005).to_bytes(4, "big"), 1)
+                assert (item.tx_info.frequency, item.tx_info.modulation.lora.spreading_factor) == (868_100_000, 7)
+                who = activated(JOINER, open_accept(JOINER, item.phy_payload, 7), 7)
+                await there.say_uplink(uplink(who, 0, m_type=MType.CONFIRMED_DATA_UP), count_us=9_000_000)
+                (item,) = (await there.ordered()).items
+                assert item.tx_info.context == (9_000_000).to_bytes(4, "big")
+                frame, payload = read_by(who, item.phy_payload)
+                assert (frame.flags.ack, frame.f_port, payload) == (True, None, b"")
+                await site.until(lambda: bool(site.of("uplink")))
+                (event,) = site.of("uplink")
+                assert (event["dev_addr"], base64.b64decode(event["payload"])) == (str(who.dev_addr), b"hello")
+
+    asyncio.run(scenario())
 
 
 def test_a_join_and_its_session_survive_a_restart(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from lorabridge.lorawan.device import CounterPolicy, Device
 from lorabridge.lorawan.events import EventKind, Record
 from lorabridge.lorawan.types import EUI64, DevAddr, NetID
 from lorabridge.lorawan.verdict import Verdict
+from lorabridge.radio.concentratord.settings import ConcentratordSettings
+from lorabridge.radio.concentratord.source import Concentratord
 from lorabridge.radio.recording import Recording, RecordingSettings
 from lorabridge.radio.rxpk_lines import build_line
 from lorabridge.radio.semtech_udp import SemtechUdp, SemtechUdpSettings
@@ -34,8 +36,9 @@ from lorabridge.simulation.standin import Policy, StandIn, StandInSettings, gate
 from lorabridge.store import inspection
 from lorabridge.store.database import Batch, Store, StoreConflict
 from lorabridge.store.values import StoredRecord
-from lorabridge.upstream.aws_iot import MAX_PAYLOAD, LinkReport
+from lorabridge.upstream.aws_iot import MAX_PAYLOAD
 from lorabridge.upstream.faults import LinkFault, LinkState
+from lorabridge.upstream.link import LinkReport
 from tests.daemon.config_help import GATEWAY as GATEWAY_ID
 from tests.daemon.config_help import Installation, captured_log, lines_of
 from tests.lorawan.builders import GATEWAY, device, heard, uplink
@@ -458,6 +461,7 @@ def test_each_type_of_settings_makes_its_own_source() -> None:
     assert isinstance(source_of(RecordingSettings(path=Path("/r"))), Recording)
     assert isinstance(source_of(SemtechUdpSettings()), SemtechUdp)
     assert isinstance(source_of(Sx1302Settings()), Sx1302)
+    assert isinstance(source_of(ConcentratordSettings()), Concentratord)
 
 
 def test_the_same_fault_is_told_once_and_not_again_with_its_retry_time() -> None:

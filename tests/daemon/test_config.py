@@ -33,7 +33,7 @@ def test_the_example_is_the_smallest_configuration_with_comments() -> None:
     written = tomllib.loads(config_text.example())
     assert {key: set(table) for key, table in written.items() if isinstance(table, dict) and table} == {
         "gateway": {"id"},
-        "aws_iot": {"endpoint", "thing_name", "topics"},
+        "aws_iot": {"endpoint", "thing_name", "chirpstack", "topics"},
     }
     smallest = parse(SMALLEST.encode(), "file")
     assert msgspec.structs.replace(example, gateway=smallest.gateway, aws_iot=smallest.aws_iot) == smallest
@@ -244,6 +244,11 @@ def test_radios_of_several_types_keep_their_order() -> None:
 def test_a_concentrator_that_cannot_be_is_refused(line: str, said: str) -> None:
     (problem,) = problems_of(f'{SMALLEST}[[radio]]\ntype = "sx1302"\n{line}\n')
     assert said in f"{problem.what} {problem.where}"
+
+
+def test_a_concentratord_that_cannot_be_is_refused() -> None:
+    (problem,) = problems_of(f'{SMALLEST}[[radio]]\ntype = "concentratord"\nevent_url = "udp://x"\n')
+    assert (problem.where, problem.what.partition(":")[0]) == ("file: radio[2]", "event_url")
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,28 @@ from hypothesis import strategies as st
 
 from lorabridge.lorawan import crypto
 from lorabridge.lorawan.air import FskDataRate, LoraDataRate
-from lorabridge.lorawan.answer import Judge, answer_line, answer_text
+from lorabridge.lorawan.answer import Judge, Past, answer_line, answer_text
 from lorabridge.lorawan.crypto import MicContext, PreparedKey, SessionCrypto
 from lorabridge.lorawan.device import Activation, CounterPolicy, Device
 from lorabridge.lorawan.frame import DataFrame, build
 from lorabridge.lorawan.grammar import MType
 from lorabridge.lorawan.question import BadQuestion, Fault, read_bytes, read_object, read_question
-from lorabridge.lorawan.types import EUI64, DevAddr, Direction, FCnt16, FCnt32
-from tests.lorawan.builders import APP_S_KEY, KEYS_1_0, KEYS_1_1, NWK_S_KEY, START, device, device_1_1, key, uplink
+from lorabridge.lorawan.types import EUI64, DevAddr, Direction, FCnt16, FCnt32, MacVersion
+from lorabridge.lorawan.verdict import Verdict
+from tests.lorawan.builders import (
+    APP_S_KEY,
+    KEYS_1_0,
+    KEYS_1_1,
+    NWK_S_KEY,
+    START,
+    Bridge,
+    device,
+    device_1_1,
+    heard,
+    key,
+    uplink,
+)
+from tests.lorawan.joining import NETWORK
 
 ABP = device()
 
@@ -245,6 +259,29 @@ def test_a_join_request_is_judged_by_the_root_key() -> None:
     answer = ask(phy_payload, judge)
     assert (answer["verdict"], answer["device"], answer["mic_valid"]) == ("join_request", "meter", True)
     assert ask(phy_payload[:-1] + b"?", judge)["verdict"] == "bad_mic"
+
+
+def test_a_nonce_that_was_used_in_an_earlier_line_is_a_replay() -> None:
+    for version in (MacVersion.V1_0_3, MacVersion.V1_0_4):
+        judge = Judge([joiner(mac_version=version, app_key=key(40))])
+        requests = []
+        for nonce in (b"\x01\x00", b"\x02\x00"):
+            message = b"\x00" + bytes(8) + ABP.dev_eui.to_wire() + nonce
+            requests.append(message + crypto.join_mic(PreparedKey(key(40)), message))
+        verdicts = [ask(request, judge)["verdict"] for request in (*requests, requests[0])]
+        assert verdicts == ["join_request", "join_request", "join_replay"]
+
+
+def test_what_was_committed_before_counts_and_nobody_is_answered() -> None:
+    before = Bridge(ABP)
+    before.hear(uplink(ABP, 70_000))
+    past = Past(sessions=before.sessions, history=before.history)
+    judge = Judge([ABP], network=NETWORK, past=past)
+    decision = judge.hear(heard(uplink(ABP, 70_001), 1.0, tmst=1))
+    assert (decision.verdict, decision.fcnt32, decision.owed) == (Verdict.ACCEPTED, 70_001, None)
+    assert judge.hear(heard(uplink(ABP, 69_999), 2.0)).verdict is Verdict.REPLAY
+    (session,) = past.sessions.values()
+    assert session.fcnt_up == 70_000
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lorabridge.errors import ConfigError
-from lorabridge.radio.boards import BOARDS_FOLDER, Board, board_names, find_board, load_board
+from lorabridge.radio.boards import BOARDS_FOLDER, MAX_PATH, Board, board_names, find_board, load_board
 
 HARDWARE = Path(__file__).parents[2] / "hardware"
 NAMES = board_names()
@@ -62,10 +62,25 @@ def test_no_two_boards_have_one_name() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_board_has_its_page(name: str) -> None:
-    pages = "".join(path.read_text(encoding="utf-8") for path in HARDWARE.glob("*.md") if path.name != "README.md")
-    maker = find_board(name).name.split()[-1 if name.startswith("rak") else 0]
-    assert f"`{name}`" in pages or maker in pages
+def test_the_page_of_a_board_has_its_wiring_and_its_traps(name: str) -> None:
+    board = find_board(name)
+    called = board.name.split()[-1] if name.startswith("rak") else f"`{name}`"
+    pages = [path.read_text(encoding="utf-8") for path in HARDWARE.glob("*.md") if path.name != "README.md"]
+    (page,) = [page for page in pages if called in page]
+    pins = board.pins
+    lines = [] if pins is None else [pins.reset, pins.power_enable, pins.sx1261_reset]
+    facts = {f"GPIO{line}" for line in lines if line is not None}
+    facts |= {board.gnss.partition(":")[0]} if board.gnss else set()
+    facts |= {f"{board.temperature_sensor:#x}"} if board.temperature_sensor else set()
+    assert {fact for fact in (*facts, *board.spi_device, *board.usb_device, "Traps") if fact not in page} == set()
+
+
+def test_the_header_table_has_every_line_that_a_board_uses() -> None:
+    readme = (HARDWARE / "README.md").read_text(encoding="utf-8")
+    table = readme[readme.index("## On a Raspberry Pi") :]
+    for pins in (board.pins for board in map(find_board, NAMES) if board.pins is not None):
+        for line in (pins.reset, pins.power_enable, pins.sx1261_reset):
+            assert line is None or f"| GPIO{line} |" in table
 
 
 def test_a_board_knows_what_it_is_in_each_region(tmp_path: Path) -> None:
@@ -86,7 +101,14 @@ def test_a_board_knows_what_it_is_in_each_region(tmp_path: Path) -> None:
         ('spi_device = ["/dev/spidev0.0"]', "", "spi_device or usb_device"),
         ("/dev/spidev0.0", "spidev0.0", "spi_device"),
         ("/dev/spidev0.0", "/dev/" + "x" * 45, "spi_device"),
+        ("/dev/spidev0.0", "/dev/spidev0.0\\n", "spi_device"),
         ("/dev/ttyAMA0", "ttyAMA0", "gnss"),
+        ("/dev/ttyAMA0", "/dev/ttyAMA0\\n", "gnss"),
+        ("Maker Model", "Maker\\nModel", "name"),
+        ("Maker Model", "Maker Model\\n", "name"),
+        ("Maker Model", "", "name"),
+        ("c = 20.41", "c = nan", "rssi_compensation.c"),
+        ("e = 0.0", "e = -inf", "rssi_compensation.e"),
         ("reset = 17", "reset = 28", "pins.reset"),
         ("reset = 17", "reset = 18", "two jobs"),
         ("reset = 17, ", "", "pins.reset: is missing"),
@@ -114,6 +136,19 @@ def test_what_is_wrong_with_a_board_is_told(tmp_path: Path, before: str, after: 
 def test_a_board_without_a_band_is_refused(tmp_path: Path) -> None:
     head, _, _ = GOOD.partition("[[band]]")
     assert "at least one" in refusal(tmp_path, head + "band = []\n")
+
+
+def test_usb_boards_have_a_name_of_their_own_by_udev() -> None:
+    rules = [
+        line
+        for line in (HARDWARE / "60-lorabridge.rules").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    (rule,) = rules
+    identity = ('ATTRS{idVendor}=="0483"', 'ATTRS{idProduct}=="5740"')
+    effects = ('GROUP="dialout"', 'ENV{ID_MM_DEVICE_IGNORE}="1"', 'SYMLINK+="lorabridge/concentrator-$attr{serial}"')
+    assert [part for part in (*identity, *effects) if part not in rule.split(", ")] == []
+    assert len("/dev/lorabridge/concentrator-") + 12 <= MAX_PATH
 
 
 def test_an_unknown_board_is_answered_with_the_known_ones(tmp_path: Path) -> None:

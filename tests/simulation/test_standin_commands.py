@@ -15,8 +15,9 @@ from lorabridge.simulation.pki import Pki
 from lorabridge.simulation.standin import Happening, Policy, Refusal, StandIn, StandInSettings, gateway_policy
 from lorabridge.upstream.aws_iot import AwsIot
 from lorabridge.upstream.aws_settings import AwsIotSettings
-from lorabridge.upstream.inbound import SUBSCRIBE_TRIES, Inbound, Subscription
+from lorabridge.upstream.inbound import Inbound, Subscription
 from lorabridge.upstream.pacing import Pace
+from lorabridge.upstream.subscriptions import SUBSCRIBE_TRIES
 from tests.mosquitto import Mosquitto, free_port
 from tests.pki import Authority
 from tests.simulation.standin_help import ENDPOINT, GATEWAY, STATUS, TIMEOUT, UPLINK, new_pki

@@ -15,11 +15,13 @@ from lorabridge.errors import TransientError
 from lorabridge.lorawan.events import EventKind, Record
 from lorabridge.lorawan.types import EUI64
 from lorabridge.settings import Duration
-from lorabridge.upstream.aws_iot import AwsIot, LinkReport
+from lorabridge.upstream.aws_iot import AwsIot
 from lorabridge.upstream.aws_settings import AwsIotSettings
 from lorabridge.upstream.batches import Packer
 from lorabridge.upstream.drain import Drain, OutboxRecord
+from lorabridge.upstream.faults import LinkDown, LinkFault
 from lorabridge.upstream.inbound import CommandSink, Inbound
+from lorabridge.upstream.link import LinkReport
 from lorabridge.upstream.pacing import Pace
 from lorabridge.upstream.topics import Topics
 from tests.pki import Authority
@@ -139,9 +141,12 @@ class Upstream:
         status: Callable[[str, str], bytes] = lambda state, detail: f"{state} {detail}".encode(),
         commands: CommandSink | None = None,
         subscribe_again: float = 3600.0,
+        certificate_again: float = 3600.0,
     ) -> None:
         self.reports: list[LinkReport] = []
         self.parked: list[tuple[int, str]] = []
+        self.certificates: list[LinkFault | None] = []
+        """Each new certificate: None, or why it is not used."""
         self._reported = asyncio.Event()
         self.outbox = MemoryOutbox()
         self.link = AwsIot(
@@ -151,7 +156,14 @@ class Upstream:
             rng=rng or random.Random(1),
             on_change=self._note,
             commands=commands,
-            pace=Pace(connect_interval=0.01, proved_after=proved_after, subscribe_again=subscribe_again),
+            on_certificate=self._note_certificate,
+            pace=Pace(
+                connect_interval=0.01,
+                proved_after=proved_after,
+                subscribe_again=subscribe_again,
+                certificate_again=certificate_again,
+                look_interval=0.02,
+            ),
             clock=clock,
         )
         self.drain = Drain(
@@ -166,6 +178,17 @@ class Upstream:
     def _note(self, report: LinkReport) -> None:
         self.reports.append(report)
         self._reported.set()
+
+    def _note_certificate(self, refusal: LinkDown | None) -> None:
+        self.certificates.append(None if refusal is None else refusal.fault)
+        self._reported.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that comes with a report."""
+        async with asyncio.timeout(30):
+            while not condition():
+                self._reported.clear()
+                await self._reported.wait()
 
     def _note_parked(self, record: OutboxRecord, reason: str) -> None:
         self.parked.append((record.id, reason))

@@ -8,6 +8,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import pytest
 
 from lorabridge.errors import Problem
 from lorabridge.settings import ByteSize, Duration, describe, read_table
-from lorabridge.upstream import aws_settings
+from lorabridge.upstream import aws_settings, tls
 from lorabridge.upstream.aws_iot import AwsIot
 from lorabridge.upstream.aws_settings import AwsIotSettings
 from lorabridge.upstream.connection import Connection, ConnectionSettings, Message
@@ -240,6 +241,7 @@ def test_a_connection_given_up_between_the_handshake_and_the_loop_is_closed(auth
         link = AwsIot(settings, GATEWAY, status=lambda *_: b"", rng=random.Random(1))
         told = ConnectionSettings(
             tls=settings,
+            context=partial(tls.build_context, settings),
             client_id=GATEWAY,
             mqtt_5=False,
             keep_alive=30,

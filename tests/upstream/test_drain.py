@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from lorabridge.lorawan.events import EventKind, Record
 from lorabridge.upstream import drain as drain_module
-from lorabridge.upstream.aws_iot import MAX_PAYLOAD, Listener
+from lorabridge.upstream.aws_iot import MAX_PAYLOAD
 from lorabridge.upstream.batches import BATCH_BYTES, OutboxRecord, Packer, Unit
 from lorabridge.upstream.drain import MAX_FRESH, MAX_QUEUED, Drain
+from lorabridge.upstream.link import Listener
 from lorabridge.upstream.suspicion import SPLIT_AFTER, SPLITS, WITHOUT_BATCHES_S, Suspicion
 from lorabridge.upstream.topics import Topics, TopicSettings
 from tests.upstream.harness import DEVICE, GATEWAY, MemoryOutbox, Stored

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from lorabridge.settings import Duration
-from lorabridge.upstream.aws_iot import LinkReport
 from lorabridge.upstream.commands import MAX_COMMAND
 from lorabridge.upstream.faults import LinkFault, LinkState
-from lorabridge.upstream.inbound import MAX_UNACKNOWLEDGED, SUBSCRIBE_TRIES, Inbound, Subscription
+from lorabridge.upstream.inbound import MAX_UNACKNOWLEDGED, Inbound, Subscription
+from lorabridge.upstream.link import LinkReport
+from lorabridge.upstream.subscriptions import SUBSCRIBE_TRIES
 from tests.pki import Authority
 from tests.upstream.harness import ENDPOINT, GATEWAY, CommandInbox, Upstream, link_settings, running
 from tests.upstream.scripted_endpoint import ScriptedEndpoint, server_context, serving

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -38,6 +39,7 @@ from lorabridge.radio.basics_station.router_config import data_rates, router_con
 from lorabridge.radio.basics_station.settings import BasicsStationSettings, read_token, tls_context
 from lorabridge.radio.basics_station.uplinks import Heard, Uplinks, downlink, reception
 from lorabridge.radio.faults import DatagramFault, MalformedDatagram
+from lorabridge.radio.holders import opening_error
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -170,7 +172,7 @@ class BasicsStation:
             hint = "use a port of 1024 or above"
             raise ConfigError([Problem(where=settings.name, what=f"{place}: {error.strerror}", hint=hint)]) from None
         except OSError as error:
-            raise TransientError(f"{place}: {error.strerror or error}") from None
+            raise opening_error(place, error, socket.SOCK_STREAM, settings.port) from None
         if settings.is_open:
             _LOGGER.warning(
                 "any station of the network may speak here: set gateways, token_file or client_ca_file",

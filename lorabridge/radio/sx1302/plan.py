@@ -16,7 +16,8 @@ from lorabridge.errors import ConfigError, Problem
 from lorabridge.radio.sx1302 import abi
 from lorabridge.radio.wire_values import I32, U32, Decibel
 
-_COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|/\*.*?\*/|//[^\n]*', re.DOTALL)
+_COMMENT = re.compile(r'("(?:\\.|[^"\\])*"?)|/\*(?:.*?\*/|.*)|//[^\n]*', re.DOTALL)
+"""Text, kept, and comments. One that does not end goes to the end of the file: nothing is searched twice."""
 _SIZE_LIMIT = 1 << 20
 _Float = Annotated[float, Meta(ge=-1e9, le=1e9)]
 _Byte = Annotated[int, Meta(ge=0, le=255)]
