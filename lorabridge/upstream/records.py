@@ -188,7 +188,10 @@ class BatchRecord(Wire, frozen=True, kw_only=True, tag_field="schema", tag="lora
     gateway_id: str
     records: Annotated[
         list[dict[str, Any]],
-        Meta(min_length=2, description="Each by its own `schema` and `id`; in the order in which they were stored."),
+        Meta(
+            min_length=2,
+            description="Each as it would be alone: of its own `schema` and `id`, or an uplink in another `format`.",
+        ),
     ]
 
 

@@ -15,7 +15,7 @@ from lorabridge.upstream import drain as drain_module
 from lorabridge.upstream.aws_iot import MAX_PAYLOAD
 from lorabridge.upstream.batches import BATCH_BYTES, OutboxRecord, Packer, Unit
 from lorabridge.upstream.drain import MAX_FRESH, MAX_QUEUED, Drain
-from lorabridge.upstream.link import Listener
+from lorabridge.upstream.link import NOT_YOURS, Listener
 from lorabridge.upstream.suspicion import SPLIT_AFTER, SPLITS, WITHOUT_BATCHES_S, Suspicion
 from lorabridge.upstream.topics import Topics, TopicSettings
 from tests.upstream.harness import DEVICE, GATEWAY, MemoryOutbox, Stored
@@ -536,5 +536,48 @@ def test_what_tells_of_a_parked_record_is_stored_and_sent_but_not_what_tells_of_
         task.cancel()
         assert list(outbox.parked) == [1, 3]
         assert outbox._last_id == 3
+
+    asyncio.run(live())
+
+
+def test_a_pause_keeps_fresh_records_in_the_outbox_and_afterwards_all_leave() -> None:
+    async def live() -> None:
+        outbox = MemoryOutbox()
+        link, drain = make(outbox)
+        task = asyncio.create_task(drain.run())
+        await caught_up(link)
+        drain.pause(True)
+        for _ in range(MAX_FRESH):
+            drain.offer(outbox.commit(2))
+        await others_run()
+        assert link.on_this_connection == []
+        assert drain.is_paused
+        drain.pause(False)
+        drain.offer(outbox.commit(1))
+        assert link.on_this_connection[:2] == [1, 2]
+        assert 2 * MAX_FRESH + 1 in link.on_this_connection, "fresh, before the backlog is through"
+        while outbox.rows:
+            link.acknowledge(0)
+            await asyncio.sleep(0)
+        task.cancel()
+        assert len(outbox.finished) == 2 * MAX_FRESH + 1
+
+    asyncio.run(live())
+
+
+def test_a_drop_that_is_no_fault_of_a_record_splits_no_batch() -> None:
+    async def live() -> None:
+        outbox = MemoryOutbox()
+        outbox.commit(10)
+        link, drain = make(outbox, poison_after=1, batching=True)
+        task = asyncio.create_task(drain.run())
+        await others_run()
+        for _ in range(5):
+            link.connect()
+            await others_run()
+            link.break_off(culprit=NOT_YOURS)
+        task.cancel()
+        assert drain.counters["batches_split"] == 0
+        assert outbox.parked == {}
 
     asyncio.run(live())
