@@ -16,10 +16,6 @@ class IdRanges:
         at = bisect.bisect_right(self._first, record_id) - 1
         return at >= 0 and record_id <= self._last[at]
 
-    def __len__(self) -> int:
-        """How many runs there are."""
-        return len(self._first)
-
     def add(self, first: int, last: int) -> None:
         """All from `first` to `last`, which are above all that were added before."""
         if self._last and self._last[-1] == first - 1:
