@@ -34,7 +34,6 @@ from lorabridge.lorawan.regions import REGIONS
 from lorabridge.lorawan.table import SessionTable
 from lorabridge.radio.base import RadioSource
 from lorabridge.radio.basics_station.settings import BasicsStationSettings
-from lorabridge.radio.basics_station.source import BasicsStation
 from lorabridge.radio.concentratord.settings import ConcentratordSettings
 from lorabridge.radio.concentratord.source import Concentratord
 from lorabridge.radio.recording import Recording, RecordingSettings
@@ -261,7 +260,7 @@ class Bridge:
             "store": self._pipeline.store_state.value,
             "store_detail": self._pipeline.trouble,
             "store_hint": self._pipeline.store_state.hint,
-            "outbox_filled": self._outbox_watch.filled(self._config.store),
+            "outbox_used": self._outbox_watch.filled(self._config.store),
             "healthy": not (stuck or lost or self._pipeline.trouble) and link.state is LinkState.ONLINE,
             "stuck": stuck,
             "radios_down": self._radios.watch.down,
@@ -336,6 +335,9 @@ def source_of(settings: RadioSettings) -> RadioSource:
     if isinstance(settings, Sx1302Settings):
         return Sx1302(settings)
     if isinstance(settings, BasicsStationSettings):
+        # Its WebSocket library takes 17 ms to load, which a bridge without stations need not wait for.
+        from lorabridge.radio.basics_station.source import BasicsStation  # noqa: PLC0415
+
         return BasicsStation(settings)
     if isinstance(settings, ConcentratordSettings):
         return Concentratord(settings)

@@ -425,7 +425,7 @@ def test_what_the_outbox_lost_is_told_and_a_parked_record_tried_again_beside_a_r
                 assert (told["event"], told["dropped"]["uplink"]) == ("records_dropped", 2)
                 await asyncio.to_thread(inspection.retry, path, [kept[0].id])
                 await endpoint.until(lambda: any(record.get("n") == 2 for _, record in endpoint.published))
-                assert bridge.answer()["outbox_filled"].endswith("%")
+                assert bridge.answer()["outbox_used"].endswith("%")
                 assert (bridge.answer()["store"], bridge.answer()["store_hint"]) == ("ok", "")
                 stop.set()
 
