@@ -91,16 +91,17 @@ def status(process: Process) -> dict[str, Any]:
 
 def _wear(report: Report, folder: Path, slow_fsync: Path, records: int) -> None:
     """Bytes that reach the disk for one record, each in a commit of its own or many together."""
+    size = 0.0
     for name, at_a_time, acked in (
         ("offline, each in its own commit", 1, False),
         ("online, each in its own commit and acknowledged at once", 1, True),
         ("offline, 20 in a commit", 20, False),
     ):
         wrote = write(folder / f"wear-{at_a_time}-{acked}" / "db", slow_fsync, records, at_a_time, QUOTA, acked=acked)
-        size = wrote["bytes"] / wrote["records"] if wrote["records"] else 0.0
+        size = size or wrote["bytes"] / wrote["records"]
         note = f"{records} records; a gigabyte of flash lasts {2**30 * records // max(wrote['written'], 1):,} records"
-        reference = ("a record in the quota", size) if size else ("none", None)
-        report.add(_row(f"bytes written a record, {name}", wrote["written"] / records, "bytes", reference, note=note))
+        written, reference = wrote["written"] / records, ("a record in the quota", size)
+        report.add(_row(f"bytes written a record, {name}", written, "bytes", reference, note=note))
 
 
 def _within_default_quota(report: Report, folder: Path, slow_fsync: Path) -> None:
@@ -125,11 +126,13 @@ def _start_and_drain(
 ) -> None:
     """Start on it, and drain it for a while, with fresh frames between, both ways of batching."""
     records, seconds = how
-    with system.running(partial(system.start_bridge, made, "empty", made.broker.port, slow_fsync=slow_fsync)) as bridge:
-        empty = bridge.ready_after
     subscriber = Subscriber(made.broker.plain_port)
     with closing(subscriber):
+        start = partial(system.start_bridge, made, "empty", made.broker.port, slow_fsync=slow_fsync)
+        with system.running(start) as bridge, closing(Load(made.fleet, bridge, subscriber)) as load:
+            empty, idle = bridge.ready_after, load.offer(FRESH_PER_S, min(seconds, 10.0))
         for batching in BATCHING:
+            _forget_pages(database)
             start = partial(
                 system.start_bridge,
                 made,
@@ -149,11 +152,19 @@ def _start_and_drain(
                         target=3.0,
                     )
                 )
-                _drain(report, made, bridge, subscriber, (batching, seconds))
+                _fresh(report, _drain(report, made, bridge, subscriber, (batching, seconds)), idle, batching)
 
 
-def _drain(report: Report, made: Site[Fleet], bridge: Process, subscriber: Subscriber, how: tuple[str, float]) -> None:
-    """Fresh frames while the backlog leaves."""
+def _forget_pages(database: Path) -> None:
+    """As after a boot: what is read comes from the disk."""
+    with database.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _drain(
+    report: Report, made: Site[Fleet], bridge: Process, subscriber: Subscriber, how: tuple[str, float]
+) -> Result:
+    """How fast the backlog leaves; what came of fresh frames meanwhile."""
     batching, seconds = how
     deadline = time.perf_counter() + 30
     while not status(bridge)["counters"]["drain_done"]:
@@ -172,10 +183,11 @@ def _drain(report: Report, made: Site[Fleet], bridge: Process, subscriber: Subsc
     reference = (f"{PUBLISHES_PER_S} publishes/s", float(PUBLISHES_PER_S))
     target = 0.95 * PUBLISHES_PER_S
     report.add(_row(f"drain, batching {batching}", rate, "records/s", reference, target=target, note=note))
-    _fresh(report, fresh, batching)
+    return fresh
 
 
-def _fresh(report: Report, fresh: Result, batching: str) -> None:
+def _fresh(report: Report, fresh: Result, idle: Result, batching: str) -> None:
+    """How long fresh frames took, beside those of a bridge that has nothing else to do."""
     note = f"{fresh.delivered} of {fresh.sent} delivered, {fresh.twice} twice"
     for label, part in (("p50", 0.50), ("p99", 0.99)):
         value = fresh.ms(part)
@@ -184,7 +196,7 @@ def _fresh(report: Report, fresh: Result, batching: str) -> None:
             continue
         target = 1000.0 if part == 0.99 else None
         name = f"fresh records during the drain, batching {batching}, {label}"
-        report.add(_row(name, value, "ms", ("none", None), target=target, note=note))
+        report.add(_row(name, value, "ms", ("with an empty outbox", idle.ms(part)), target=target, note=note))
 
 
 def _row(
