@@ -14,7 +14,15 @@ ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:  # run as `python tests/bench`
     sys.path.insert(0, str(ROOT))
 
-from tests.bench import answers, endtoend, footprint, inprocess, instructions, outage  # noqa: E402  # after the path is set
+from tests.bench import (  # noqa: E402  # after the path is set
+    answers,
+    concentrator,
+    endtoend,
+    footprint,
+    inprocess,
+    instructions,
+    outage,
+)
 from tests.bench.report import Report  # noqa: E402
 
 
@@ -40,6 +48,7 @@ def main() -> int:
         "answers": lambda: answers.measure(report, quick=args.quick),
         "outage": lambda: outage.measure(report, quick=args.quick),
         "footprint": lambda: footprint.measure(report, quick=args.quick),
+        "concentrator": lambda: concentrator.measure(report),
     }
     for name, measure in sections.items():
         if args.only not in (None, name):
