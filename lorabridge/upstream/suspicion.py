@@ -43,7 +43,8 @@ class Suspicion:
         """A PUBACK; the record that it proves guilty, if any."""
         if unit.is_batch:
             self._splits_in_a_row = 0
-        self.alone.difference_update(record.id for record in unit.records)
+        if self.alone:
+            self.alone.difference_update(record.id for record in unit.records)
         guilty = self.held
         if guilty is not None:
             self.alone.discard(guilty.id)
