@@ -93,6 +93,9 @@ def check_form(settings: AwsIotSettings, gateway_id: str, where: str = "aws_iot"
     if set(settings.thing_name) - set(_THING_CHARACTERS):
         what, hint = "is not the name of a thing", "letters, digits, - _ and : only"
         problems.append(Problem(where=f"{where}.thing_name", what=what, hint=hint))
+    if settings.batching == "auto" and settings.format is not UplinkFormat.LORABRIDGE:
+        what = f'hides uplinks of format = "{settings.format.value}" from the rules that read them'
+        problems.append(Problem(where=f"{where}.batching", what=what, hint='batching = "off" goes with that format'))
     least_and_most = {
         "keep_alive": (settings.keep_alive, 30, 1200),
         "connect_timeout": (settings.connect_timeout, 1, 300),

@@ -15,7 +15,8 @@ import pytest
 
 from lorabridge import __version__
 from lorabridge.daemon import bridge as bridge_module
-from lorabridge.daemon.bridge import Bridge, network_of, source_of
+from lorabridge.daemon.assembly import network_of, source_of
+from lorabridge.daemon.bridge import Bridge
 from lorabridge.daemon.config import NetworkSettings
 from lorabridge.daemon.service import load_checked
 from lorabridge.errors import ConfigError
