@@ -24,14 +24,17 @@ EXIT_CONFIG = 78
 COMMANDS = {
     "run": "run the bridge (what the service does)",
     "check": "check configuration, keys, certificates and permissions: all problems at once",
+    "doctor": "walk the way to the endpoint and say where it is broken, and what to do",
     "status": "what the running bridge is doing",
     "simulate": "play recorded frames through the whole bridge into a stand-in for the endpoint",
+    "standin": "a stand-in for the endpoint, to develop without an account",
     "decode": "print what is in a LoRaWAN frame",
     "devices": "list, check, show and import devices",
     "record": "write down what the radio hears",
     "radio": "find concentrators, make the files that drive one, and show frames as they arrive",
     "provision": "exchange the claim certificate of a fleet for one of this gateway",
     "config": "print an example configuration",
+    "outbox": "look at what waits to be sent, and decide what becomes of refused records",
     "store": "check the database, or set a damaged one aside",
 }
 

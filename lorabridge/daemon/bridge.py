@@ -12,48 +12,35 @@ from typing import Any
 
 from lorabridge import __version__
 from lorabridge.backoff import Backoff
-from lorabridge.daemon.answering import answering_of, policy_of
+from lorabridge.daemon.assembly import RADIO_BACKOFF, encoder_of, network_of, source_of
 from lorabridge.daemon.certificate_watch import CertificateWatch, certificate_facts
 from lorabridge.daemon.command_desk import CommandDesk
-from lorabridge.daemon.config import Config, RadioSettings, parse_dev_addr_range
+from lorabridge.daemon.config import Config
 from lorabridge.daemon.downlinks import Downlinks
 from lorabridge.daemon.health import Health
-from lorabridge.daemon.job_desk import JobDesk
 from lorabridge.daemon.log import Facts
+from lorabridge.daemon.outbox_watch import OutboxWatch, parked_event
 from lorabridge.daemon.pipeline import Pipeline
 from lorabridge.daemon.radios import Radios
-from lorabridge.daemon.remote import Remote, shadow_state
+from lorabridge.daemon.remote import CloudServices
 from lorabridge.daemon.reporting import SecurityReporter
 from lorabridge.daemon.way_out import LinkLog, WayOut
 from lorabridge.errors import TransientError
-from lorabridge.lorawan.decision import Answering, Decision, Network
-from lorabridge.lorawan.device import Activation, CounterPolicy, Device, MulticastGroup
+from lorabridge.lorawan.decision import Decision, Network
+from lorabridge.lorawan.device import CounterPolicy, Device, MulticastGroup
 from lorabridge.lorawan.engine import Engine
-from lorabridge.lorawan.events import Event, Record, Status
-from lorabridge.lorawan.regions import REGIONS
+from lorabridge.lorawan.events import Event, Status
 from lorabridge.lorawan.table import SessionTable
-from lorabridge.radio.base import RadioSource
-from lorabridge.radio.basics_station.settings import BasicsStationSettings
-from lorabridge.radio.basics_station.source import BasicsStation
-from lorabridge.radio.concentratord.settings import ConcentratordSettings
-from lorabridge.radio.concentratord.source import Concentratord
-from lorabridge.radio.recording import Recording, RecordingSettings
-from lorabridge.radio.semtech_udp import SemtechUdp
-from lorabridge.radio.sx1302.settings import Sx1302Settings
-from lorabridge.radio.sx1302.source import Sx1302
 from lorabridge.store.database import Store
 from lorabridge.upstream.aws_iot import AwsIot
-from lorabridge.upstream.drain import Drain, OutboxRecord
+from lorabridge.upstream.batches import OutboxRecord, Packer
+from lorabridge.upstream.drain import Drain
 from lorabridge.upstream.faults import LinkDown, LinkState
-from lorabridge.upstream.formats import encoder
-from lorabridge.upstream.jobs import Jobs
 from lorabridge.upstream.link import LinkReport
-from lorabridge.upstream.shadow import Shadow
 from lorabridge.upstream.topics import Topics
 
 _FACTS = Facts(logging.getLogger(__name__))
 
-RADIO_BACKOFF = (1.0, 60.0)
 STORE_BACKOFF = (0.1, 5.0)
 PIPELINE_LIMIT = 30.0
 """Seconds the pipeline may hold a batch without a step."""
@@ -113,15 +100,19 @@ class Bridge:
             on_certificate=self._certificate_judged,
         )
         self._way_out = WayOut(config.aws_iot, self._link, rng)
-        topics = Topics(config.link.topics, config.gateway.id)
         self._drain = Drain(
-            store, self._way_out.link, topics, max_payload=config.link.largest_payload, on_parked=_tell_parked
+            store,
+            self._way_out.link,
+            Packer(Topics(config.link.topics, config.gateway.id), config.gateway.id),
+            batching=config.link.batching == "auto",
+            max_payload=config.link.largest_payload,
+            report=lambda record, reason: self._encode(parked_event(record, reason, time.time_ns())),
+            on_parked=_tell_parked,
         )
-        self._remote = Remote(float(config.report.stats_interval), self._drain.pause)
-        aws = config.aws_iot
-        self._shadow = self._new_shadow() if aws is not None and aws.shadow else None
-        self._desk = JobDesk(config.link, reload, self._uses_the_files)
-        self._jobs = self._new_jobs() if aws is not None and aws.jobs else None
+        self._outbox_watch = OutboxWatch(store, config.report.security_interval, time.time_ns, time.monotonic)
+        self._services = CloudServices(
+            config, fingerprint, self._link, answer=self.answer, pause=self._drain.pause, reload=reload
+        )
         self._reporter = SecurityReporter(int(config.report.security_interval * 1e9))
         self._pipeline = Pipeline(
             source=self._radios,
@@ -138,35 +129,13 @@ class Bridge:
         )
         _warn_of_policies(devices)
 
-    def _new_shadow(self) -> Shadow:
-        """What is told to the thing's shadow, and what it may change."""
-        shadow = Shadow(
-            self._config.link.thing_name,
-            say=self._link.say,
-            state=lambda: shadow_state(self.answer(), self._fingerprint),
-            settings=self._remote.settings,
-            apply=self._remote.apply,
-        )
-        self._link.add_services(shadow.topics)
-        return shadow
-
-    def _new_jobs(self) -> Jobs:
-        """What may be ordered by AWS IoT Jobs."""
-        jobs = Jobs(self._config.link.thing_name, say=self._link.say, run=lambda job: self._desk.run(job, jobs))
-        self._link.add_services(jobs.topics)
-        return jobs
-
     def _link_changed(self, report: LinkReport) -> None:
         self._link_log.tell(report)
         self._way_out.note(report)
 
     def _certificate_judged(self, refusal: LinkDown | None) -> None:
         self._certificate.judged(refusal)
-        self._desk.judged(refusal)
-
-    def _uses_the_files(self) -> bool:
-        """Whether the certificate in the files proved itself."""
-        return self._link.certificate_valid_until is not None and not self._link.report.rolled_back
+        self._services.certificate_judged(refusal)
 
     def _new_downlinks(self, network: Network) -> Downlinks:
         """The other direction, with what the store kept of it."""
@@ -215,7 +184,7 @@ class Bridge:
     async def _take_down(self, pipeline: asyncio.Task[None], supporting: Sequence[asyncio.Task[None]]) -> None:
         """Radio first, then what it heard, then the link, so that nothing acknowledged is left unjudged."""
         _FACTS.info("bridge stopping")
-        self._desk.stop()
+        self._services.stop()
         under_way = await self._downlinks.settle(SETTLE_LIMIT)
         await self._radios.stop()
         try:
@@ -261,7 +230,10 @@ class Bridge:
             **certificate_facts(link, self._link.certificate_valid_until),
             "paused": self._drain.is_paused,
             "commands": link.subscription.value,
-            "store": self._pipeline.trouble or "ok",
+            "store": self._pipeline.store_state.value,
+            "store_detail": self._pipeline.trouble,
+            "store_hint": self._pipeline.store_state.hint,
+            "outbox_used": self._outbox_watch.filled(self._config.store),
             "healthy": not (stuck or lost or self._pipeline.trouble) and link.state is LinkState.ONLINE,
             "stuck": stuck,
             "radios_down": self._radios.watch.down,
@@ -280,8 +252,7 @@ class Bridge:
             **self._way_out.counters,
             **{f"drain_{name}": value for name, value in self._drain.counters.items()},
             **{f"downlink_{name}": value for name, value in self._downlinks.counters.items()},
-            **({} if self._jobs is None else {f"jobs_{name}": n for name, n in self._jobs.counters.items()}),
-            **({} if self._shadow is None else {f"shadow_{name}": n for name, n in self._shadow.counters.items()}),
+            **self._services.counters,
             "security_untold": self._reporter.untold,
         }
 
@@ -292,15 +263,15 @@ class Bridge:
             await asyncio.sleep(TICK)
             self._certificate.look(self._link)
             events: list[Event] = [*self._radios.look(), *self._sums()]
-            now, interval = time.monotonic(), self._remote.stats_interval
+            now, interval = time.monotonic(), self._services.stats_interval
             if now >= last_stats + interval:
                 last_stats = now if now >= last_stats + 2 * interval else last_stats + interval
                 events.append(self._pipeline.stats(time.time_ns(), interval, self.counters))
-            if self._shadow is not None:
-                self._shadow.tick(now)
-            if self._jobs is not None:
-                self._jobs.tick()
-            await self._pipeline.commit([], events)
+            self._services.tick(now)
+            lost = self._outbox_watch.look()
+            await self._pipeline.commit([], [*events, *lost.events], lost)
+            with contextlib.suppress(TransientError):
+                self._drain.offer(await self._store.put_back())
 
     async def _until_empty(self) -> None:
         """Wait until every record has its PUBACK and is deleted."""
@@ -319,56 +290,6 @@ class Bridge:
             detail=detail,
         )
         return self._encode(status).payload
-
-
-def encoder_of(config: Config) -> Callable[[Event], Record]:
-    """What makes a record of an event, in the form that is configured."""
-    link = config.link
-    return encoder(link.format, link.chirpstack, config.gateway.id, config.network.region)
-
-
-def source_of(settings: RadioSettings) -> RadioSource:
-    """The radio source that the settings describe."""
-    if isinstance(settings, RecordingSettings):
-        return Recording(settings)
-    if isinstance(settings, Sx1302Settings):
-        return Sx1302(settings)
-    if isinstance(settings, BasicsStationSettings):
-        return BasicsStation(settings)
-    if isinstance(settings, ConcentratordSettings):
-        return Concentratord(settings)
-    return SemtechUdp(settings)
-
-
-def network_of(config: Config, devices: Sequence[Device], mute_sources: frozenset[str] = frozenset()) -> Network:
-    """What is ours on the air: as configured, else the networks that the devices' addresses belong to.
-
-    `mute_sources`: radio sources that cannot send.
-    """
-    network = config.network
-    prefixes = [parse_dev_addr_range(text) for text in network.dev_addr_ranges]
-    if not network.net_ids and not prefixes:
-        prefixes = sorted({device.dev_addr.network_prefix for device in devices if device.dev_addr is not None})
-        if config.downlinks.enabled and any(device.activation is Activation.OTAA for device in devices):
-            prefixes.append(_answering(config, frozenset()).address_range)
-    return Network(
-        answering=_answering(config, mute_sources) if config.downlinks.enabled else None,
-        net_ids=network.net_ids,
-        dev_addr_prefixes=tuple(prefixes),
-        duplicate_window_ns=int(network.duplicate_window * 1e9),
-    )
-
-
-def _answering(config: Config, mute_sources: frozenset[str]) -> Answering:
-    """How devices are answered, as configured."""
-    text = config.join.dev_addr_range
-    return answering_of(
-        config.join,
-        policy_of(config.mac, REGIONS.get(config.network.region or "")),
-        net_ids=config.network.net_ids,
-        dev_addr_range=None if text is None else parse_dev_addr_range(text),
-        mute_sources=mute_sources,
-    )
 
 
 def _warn_of_policies(devices: Sequence[Device]) -> None:

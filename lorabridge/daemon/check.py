@@ -11,6 +11,7 @@ from lorabridge.daemon.config import Config
 from lorabridge.daemon.service import check_format, check_regions, credentials_directory
 from lorabridge.errors import ConfigError, Problem
 from lorabridge.radio.basics_station.settings import BasicsStationSettings, read_token, tls_context
+from lorabridge.radio.boards import find_board
 from lorabridge.radio.concentratord.settings import ConcentratordSettings, missing_extra, socket_problem
 from lorabridge.radio.holders import taken
 from lorabridge.radio.recording import RecordingSettings
@@ -21,6 +22,9 @@ from lorabridge.store.devices import load_devices
 from lorabridge.store.key_wrap import check_key_encryption_key
 from lorabridge.upstream.link_settings import check_files
 
+_LITTLE_ROOM = 32 << 20
+"""Bytes."""
+
 
 def check(config: Config, where: str) -> list[Problem]:
     """Every problem of what the configuration names; nothing is changed by looking."""
@@ -28,7 +32,7 @@ def check(config: Config, where: str) -> list[Problem]:
     devices, device_problems = load_devices(config.devices, credentials_dir=credentials_directory())
     problems += [*device_problems, *check_regions(config, devices), *check_format(config, devices)]
     problems += check_key_encryption_key(config.store, credentials_directory())
-    problems += _check_folder(Path(config.store.path).parent, f"{where}: store.path")
+    problems += check_store_folder(config, where)
     problems += _check_folder(config.report.status_socket.parent, f"{where}: report.status_socket", warning=True)
     for number, radio in enumerate(config.radios, 1):
         place = f"{where}: radio[{number}]"
@@ -43,6 +47,18 @@ def check(config: Config, where: str) -> list[Problem]:
         else:
             problems += _check_bind(radio, place, socket.SOCK_DGRAM)
     return problems
+
+
+def check_store_folder(config: Config, where: str) -> list[Problem]:
+    """What is wrong with the place of the database."""
+    folder, where = Path(config.store.path).parent, f"{where}: store.path"
+    if problems := _check_folder(folder, where):
+        return problems
+    disk = os.statvfs(folder)
+    if (free := disk.f_bavail * disk.f_frsize) < _LITTLE_ROOM:
+        what, hint = f"only {free >> 20} MiB are free in {folder}", "records wait there while the endpoint is away"
+        return [Problem(where=where, what=what, hint=hint, warning=True)]
+    return []
 
 
 def _check_folder(folder: Path, where: str, *, warning: bool = False) -> list[Problem]:
@@ -68,10 +84,11 @@ def _check_readable(path: Path, where: str, hint: str) -> list[Problem]:
 def _check_concentrator(settings: Sx1302Settings, where: str) -> list[Problem]:
     """The library is there, and the channel plan means something; the library itself is loaded by its own process."""
     found = _check_readable(settings.library, f"{where}.library", "docs/sx1302.md says how to build it")
-    try:
-        read_plan(settings.configuration)
-    except ConfigError as error:
-        found += error.problems
+    for read in (lambda: read_plan(settings.configuration), lambda: settings.board and find_board(settings.board)):
+        try:
+            read()
+        except ConfigError as error:
+            found += error.problems
     return found
 
 
@@ -85,13 +102,17 @@ def _check_concentratord(settings: ConcentratordSettings, where: str) -> list[Pr
 
 
 def _check_endpoint(settings: BasicsStationSettings, where: str) -> list[Problem]:
-    """The certificates and the token can be used, and there is a port to listen on."""
+    """The certificates and the token can be used, also by the stations, and there is a port to listen on."""
     found: list[Problem] = []
     for read in (tls_context, read_token):
         try:
             read(settings)
         except ConfigError as error:
             found += error.problems
+    if settings.token_file is not None and settings.certificate_file is None:
+        what = "stations show their token within TLS only, and are all refused"
+        hint = "give certificate_file, unless something in front of the port ends TLS"
+        found.append(Problem(where=f"{where}.token_file", what=what, hint=hint, warning=True))
     return found + _check_bind(settings, where, socket.SOCK_STREAM)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from lorabridge.errors import ConfigError, Problem
-from lorabridge.store.values import StoreDamaged, StoreFull
+from lorabridge.store.values import StoreDamaged, StoreFull, StoreReadOnly
 
 _PRIVATE_FILE = 0o600
 _PRIVATE_FOLDER = 0o700
@@ -73,6 +73,19 @@ class Lock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def holder(path: Path) -> int | None:
+    """The process that has the database at `path` open, by what its lock file says and /proc knows; None for none.
+
+    The lock itself is not tried: for a moment that would keep out a bridge that is just starting.
+    """
+    try:
+        process = int(_beside(path, ".lock").read_text(encoding="ascii"))
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
+    except (OSError, ValueError):  # never opened, not ours to read, or the process is gone
+        return None
+    return process if b"lorabridge" in command else None
 
 
 def prepare_folder(path: Path) -> None:
@@ -181,10 +194,12 @@ def _check_file(path: Path) -> None:
 
 
 def refused(path: Path, error: OSError) -> Exception:
-    """An operating system error: a full disk may pass, the rest is the operator's."""
+    """An operating system error: a disk that is full or read-only may pass, the rest is the operator's."""
     said = (error.strerror or str(error)).lower()
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreFull(f"{path}: {said}")
+    if error.errno == errno.EROFS:
+        return StoreReadOnly(f"{path}: {said}")
     hint = "look at the owner and mode of the file and its folders, and at store.path"
     return ConfigError([Problem(where=str(path), what=said, hint=hint)])
 

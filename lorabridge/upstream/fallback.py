@@ -22,8 +22,8 @@ class Way(Protocol):
     def attach(self, listener: Listener) -> None:
         """Tell `listener` of everything from now on."""
 
-    def has_room(self, size: int) -> bool:
-        """Whether a payload of `size` bytes may be published now."""
+    def has_room(self, size: int, *, patient: bool = False) -> bool:
+        """Whether a payload of `size` bytes may be published now; a `patient` one leaves room for others."""
 
     def publish(self, topic: str, payload: bytes, key: int) -> None:
         """Queue a publish."""
@@ -77,13 +77,13 @@ class Fallback:
         self._mqtt.attach(_OfMqtt(self, listener))
         self._https.attach(listener)
 
-    def has_room(self, size: int) -> bool:
+    def has_room(self, size: int, *, patient: bool = False) -> bool:
         """Whether a payload of `size` bytes may be published now, and so by which way."""
-        if self._mqtt.has_room(size):
+        if self._mqtt.has_room(size, patient=patient):
             self._way = self._mqtt
             return True
         self._way = self._https
-        return self.is_active and self._https.has_room(size)
+        return self.is_active and self._https.has_room(size, patient=patient)
 
     def publish(self, topic: str, payload: bytes, key: int) -> None:
         """Publish by the way that had room."""

@@ -18,7 +18,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
 from urllib.parse import quote
 
 import msgspec
@@ -109,12 +108,17 @@ class HttpsPublisher:
         """Tell `listener` of everything from now on."""
         self._listener = listener
 
-    def has_room(self, size: int) -> bool:
-        """Whether a payload of `size` bytes may be published now; if not, `ready` comes in time."""
-        if self._is_stopping or self._refusal is not None or len(self._under_way) >= self._settings.https.requests:
+    def has_room(self, size: int, *, patient: bool = False) -> bool:
+        """Whether a payload of `size` bytes may be published now; if not, `ready` comes in time.
+
+        A `patient` one leaves a quarter of the requests, and something of the rate, to those that are not.
+        """
+        most = self._settings.https.requests
+        left_free = most // 4 if patient else 0
+        if self._is_stopping or self._refusal is not None or len(self._under_way) >= most - left_free:
             return False
         now = time.monotonic()
-        wait = max(self._publishes.wait(1, now), self._bytes.wait(size, now))
+        wait = max(self._publishes.wait(1, now, patient=patient), self._bytes.wait(size, now, patient=patient))
         if wait > 0 and self._wake is None:
             self._wake = asyncio.get_running_loop().call_later(wait, self._rate_allows)
         return wait <= 0
@@ -278,7 +282,7 @@ class HttpsPublisher:
         except TimeoutError:
             raise _UnansweredError(late) from None
         except Exception as error:
-            down = fault_of_error(error, self._clock_is_unset)
+            down = fault_of_error(error, self._clock_is_behind)
             if down is None:
                 raise
             raise _UnansweredError(down) from None
@@ -334,10 +338,8 @@ class HttpsPublisher:
         threading.Thread(target=reach, name="lorabridge-https-dial", daemon=True).start()
         return await reached
 
-    def _clock_is_unset(self) -> bool:
-        with contextlib.suppress(OSError, ValueError):
-            return tls.clock_is_unset(datetime.fromtimestamp(self._clock(), UTC), tls.own_not_before(self._settings))
-        return False
+    def _clock_is_behind(self) -> bool:
+        return tls.is_behind(self._settings, self._clock())
 
 
 class _UnansweredError(Exception):

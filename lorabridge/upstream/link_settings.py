@@ -47,6 +47,13 @@ class LinkSettings(TlsSettings, frozen=True, kw_only=True):
     max_bytes_per_second: Annotated[
         ByteSize, Meta(description="AWS IoT delays what exceeds 512 KiB a second; 0: no limit")
     ] = ByteSize(480 * 1024)
+    batching: Annotated[
+        Literal["off", "auto"],
+        Meta(
+            description='"auto": while records wait or the rate nears its limit, several leave in one publish on '
+            "`topics.batch`; a record that need not wait leaves alone. Rules and policies must know that topic"
+        ),
+    ] = "off"
     backoff_base: Annotated[
         Duration, Meta(description="the first retry waits a random part of this, each further up to twice as much")
     ] = Duration(1)
@@ -80,6 +87,9 @@ def check_common(settings: LinkSettings, gateway_id: str, where: str) -> list[Pr
     problems = topics.check(settings.topics, gateway_id, f"{where}.topics")
     if not problems:
         problems += format_settings.check(settings.format, settings.chirpstack, settings.topics, gateway_id, where)
+    if settings.batching == "auto" and settings.format is not UplinkFormat.LORABRIDGE:
+        what = f'hides uplinks of format = "{settings.format.value}" from the rules that read them'
+        problems.append(Problem(where=f"{where}.batching", what=what, hint='batching = "off" goes with that format'))
     least_and_most = {
         "keep_alive": (settings.keep_alive, 30, 1200),
         "connect_timeout": (settings.connect_timeout, 1, 300),

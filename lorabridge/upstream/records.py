@@ -6,7 +6,7 @@ A new optional field keeps the version in `schema`, anything else raises it. Pla
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
@@ -162,6 +162,58 @@ class RadioRecord(Wire, frozen=True, kw_only=True, tag_field="schema", tag="lora
     failures: Annotated[int, Meta(ge=0, description="Of a recovery: starts that failed in between.")]
 
 
+class OutboxRecord(Wire, frozen=True, kw_only=True, tag_field="schema", tag="lorabridge/outbox/1"):
+    """Records that do not arrive: lost to the bounds of the outbox, or parked because the endpoint refused them."""
+
+    id: Id
+    gateway_id: str
+    at: Utc
+    event: Literal["records_dropped", "record_parked"]
+    since: Annotated[Utc | None, Meta(description="Of a loss: when the first of them was dropped.")]
+    dropped: Annotated[
+        dict[str, int],
+        Meta(description="Of a loss: how many records of each kind since then; `parked`: parked ones of any kind."),
+    ]
+    record: Annotated[int | None, Meta(description="Of a parked record: its number for `lorabridge outbox`.")]
+    kind: Annotated[Name | None, Meta(description="Of a parked record: its kind.")]
+    dev_eui: Annotated[Hex8 | None, Meta(description="Of a parked record: the device it is of.")]
+    size: Annotated[int | None, Meta(description="Of a parked record: bytes of its JSON.")]
+    reason: Annotated[str, Meta(description="Of a parked record: why, for people.")]
+
+
+class BatchRecord(Wire, frozen=True, kw_only=True, tag_field="schema", tag="lorabridge/batch/1"):
+    """Several records in one publish, each exactly as it would have left alone."""
+
+    id: Id
+    gateway_id: str
+    records: Annotated[
+        list[dict[str, Any]],
+        Meta(
+            min_length=2,
+            description="Each as it would be alone: of its own `schema` and `id`, or an uplink in another `format`.",
+        ),
+    ]
+
+
+class GnssObject(Wire, frozen=True, kw_only=True):
+    """How good the gateway's own time and place are."""
+
+    time_quality: Annotated[Name, Meta(description="`gps`, `utc`, `stale` or `none`.")]
+    accuracy_ns: Annotated[int | None, Meta(description="The receiver's own estimate.")]
+    satellites: int | None
+    leap_seconds: Annotated[int | None, Meta(description="GPS time minus UTC; null: the receiver has not said it.")]
+    missed_seconds: Annotated[int, Meta(description="Seconds that the receiver left out since the start.")]
+    pulse_locked: Annotated[bool, Meta(description="The concentrator's pulses (PPS) and the receiver agree.")]
+
+
+class NoiseObject(Wire, frozen=True, kw_only=True):
+    """What a gateway measured on one channel while it did not transmit."""
+
+    frequency_hz: int
+    median_dbm: int
+    loud_dbm: Annotated[int, Meta(description="Only 5 % of the measurements were louder.")]
+
+
 class GatewayObject(Wire, frozen=True, kw_only=True):
     """The last status report of one gateway; null where it does not say."""
 
@@ -182,6 +234,8 @@ class GatewayObject(Wire, frozen=True, kw_only=True):
     platform: str | None
     mail: str | None
     description: str | None
+    gnss: Annotated[GnssObject | None, Meta(description="Null without a receiver that the bridge itself reads.")]
+    noise: Annotated[list[NoiseObject], Meta(description="Spectral scan, by frequency; empty without one.")]
 
 
 class GatewayStatsRecord(Wire, frozen=True, kw_only=True, tag_field="schema", tag="lorabridge/gateway_stats/1"):
@@ -216,6 +270,8 @@ Message = (
     | DownlinkResultRecord
     | MacRecord
     | RadioRecord
+    | OutboxRecord
+    | BatchRecord
     | GatewayStatsRecord
     | StatusRecord
 )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tests.bench import inprocess
+from tests.bench import concentrator, inprocess, outage_writer
 from tests.bench.inprocess import Arena
 from tests.bench.report import Report, Row
 from tests.lora_packet import NAME
+from tests.radio.sx1302_bench import needs_cc
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +78,32 @@ def test_a_missed_target_is_marked(
     assert report.rows[0].target_met is met
     assert report.rows[0].times_better == pytest.approx(times)
     assert ("MISSED" in report.table()) is (met is False)
+
+
+def test_a_simulated_outage_is_kept_whole_or_lost_in_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for quota, kept in ((1 << 30, 600), (100_000, None)):
+        folder = tmp_path / str(quota)
+        folder.mkdir(mode=0o700)
+        asyncio.run(outage_writer.main(folder / "db", 600, 20, quota, 0))
+        told = msgspec.json.decode(capsys.readouterr().out)
+        assert told["records"] + told["dropped"] == 600
+        assert told["records"] == kept or told["bytes"] <= quota
+
+
+@needs_cc
+def test_the_memory_of_a_concentrator_is_sampled_on_both_sides_and_has_a_target(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SX1302_STANDIN", "")  # which the benchmark sets, and nobody else is to see
+    monkeypatch.setattr(concentrator, "FRAMES", 20_000)
+    report = Report()
+    concentrator.measure(report)
+    daemon, child, rate = report.rows
+    assert (daemon.target, child.target, rate.target) == (1.0, 1.0, None)
+    assert daemon.reference_value is not None
+    assert daemon.reference_value > 1
+    monkeypatch.setattr(concentrator, "CC", None)
+    concentrator.measure(report)
+    assert report.skipped == ["memory of a concentrator: a C compiler is missing: apt-get install gcc"]

@@ -19,6 +19,7 @@ from lorabridge.lorawan.events import EventKind
 from lorabridge.settings import Duration
 from lorabridge.upstream import aws_settings, tls
 from lorabridge.upstream.aws_settings import AwsIotSettings, HttpsSettings
+from lorabridge.upstream.batches import Packer
 from lorabridge.upstream.drain import Drain
 from lorabridge.upstream.fallback import Fallback
 from lorabridge.upstream.faults import LinkFault, LinkState
@@ -61,8 +62,9 @@ class Publishing:
     def __init__(self, settings: AwsIotSettings) -> None:
         self.outbox = MemoryOutbox()
         self.https = HttpsPublisher(settings, random.Random(1), time.time, proved_after=0.0)
-        topics = Topics(settings.topics, GATEWAY)
-        self.drain = Drain(self.outbox, self.https, topics, retry_delay=0.01)
+        packer = Packer(Topics(settings.topics, GATEWAY), GATEWAY)
+        batching = settings.batching == "auto"
+        self.drain = Drain(self.outbox, self.https, packer, batching=batching, retry_delay=0.01)
 
     def commit(self, count: int = 1, kind: EventKind = EventKind.UPLINK) -> None:
         self.drain.offer(self.outbox.commit(count, kind))
@@ -367,8 +369,8 @@ class Ways(Upstream):
         self.turns: list[bool] = []
         self.https = HttpsPublisher(settings, random.Random(1), time.time)
         self.fallback = Fallback(self.link, self.https, settings.https.after, self.turns.append)
-        topics = Topics(settings.topics, GATEWAY)
-        self.drain = Drain(self.outbox, self.fallback, topics, retry_delay=0.01, on_parked=self._note_parked)
+        packer = Packer(Topics(settings.topics, GATEWAY), GATEWAY)
+        self.drain = Drain(self.outbox, self.fallback, packer, retry_delay=0.01, on_parked=self._note_parked)
 
     def _note(self, report: LinkReport) -> None:
         super()._note(report)
@@ -462,8 +464,8 @@ class _Nothing:
     def attach(self, listener: object) -> None:
         """Nobody is told."""
 
-    def has_room(self, size: int) -> bool:
-        return size < 0
+    def has_room(self, size: int, *, patient: bool = False) -> bool:
+        return size < 0 and patient
 
     def publish(self, topic: str, payload: bytes, key: int) -> None:
         raise AssertionError((topic, payload, key))
