@@ -115,12 +115,12 @@ class LinkFault(enum.Enum):
     SERVER_UNKNOWN_CA = (
         "server_unknown_ca",
         "The endpoint's certificate comes from a CA that is not in `ca_file`.",
-        "AWS: the Amazon root CAs 1 to 4. Another broker: its own CA. If they are there, somebody is intercepting.",
+        "Put the Amazon roots 1 to 4 there (or the broker's CA); if they are, somebody is intercepting the connection.",
     )
     SERVER_WRONG_NAME = (
         "server_wrong_name",
         "The endpoint's certificate is for another name.",
-        "Check `endpoint` (`host`) and `connect_address`; somebody may be answering in its place.",
+        "Check `endpoint` and `connect_address` (`host` of another broker); somebody may be answering in its place.",
     )
     SERVER_EXPIRED = (
         "server_expired",
@@ -190,7 +190,7 @@ class LinkFault(enum.Enum):
     PUBLISH_REFUSED = (
         "publish_refused",
         "A published record was refused with a reason code (MQTT 5), or by hanging up on it.",
-        "Policy or access list must allow it on the topic; `retain_status` needs iot:RetainPublish on that of status.",
+        "The policy must allow iot:Publish on the topic, and with `retain_status` iot:RetainPublish on that of status.",
     )
     SUBSCRIBE_REFUSED = (
         "subscribe_refused",

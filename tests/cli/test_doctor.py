@@ -490,3 +490,15 @@ def test_the_page_has_every_step_and_every_broken_set_up() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert steps_markdown() in text, "run: make docs"
     assert cases_markdown() in text, f"docs/doctor.md should have:\n{cases_markdown()}"
+
+
+def test_the_way_to_a_broker_that_is_not_aws_is_not_walked(gateway: Gateway) -> None:
+    before, _, after = gateway.installed.text.partition("[aws_iot]")
+    rest = after[after.index("\n[") :]
+    gateway.installed.write(f'{before}[mqtt]\nhost = "127.0.0.1"\nclient_id = "gw"\nplain = true{rest}')
+    findings = _found(gateway)
+    assert _finding(findings, Step.CONFIGURATION).outcome is Outcome.WARNING
+    assert "[mqtt]" in _finding(findings, Step.CONFIGURATION).says
+    assert {outcome for step, outcome in _outcomes(findings).items() if step is not Step.CONFIGURATION} == {
+        Outcome.SKIPPED
+    }
