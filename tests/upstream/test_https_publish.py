@@ -30,7 +30,7 @@ from tests.mosquitto import Mosquitto, free_port
 from tests.pki import Authority
 from tests.upstream.harness import ENDPOINT, GATEWAY, UPLINK_TOPIC, MemoryOutbox, Upstream, link_settings
 from tests.upstream.https_endpoint import HttpsEndpoint, https_endpoint
-from tests.upstream.scripted_endpoint import handshaking, server_context
+from tests.upstream.scripted_endpoint import ScriptedEndpoint, handshaking, server_context, serving
 
 SECURITY_TOPIC = f"lorabridge/{GATEWAY}/security"
 
@@ -171,6 +171,24 @@ class TestPublishing:
 
         asyncio.run(deliver())
         assert Counter(endpoint.asked)[SECURITY_TOPIC] >= 10, "each had its five chances"
+
+    def test_a_batch_that_is_refused_is_taken_apart_and_its_records_leave_alone(
+        self, authority: Authority, endpoint: HttpsEndpoint
+    ) -> None:
+        endpoint.answer = lambda topic: 413 if topic.endswith("/batch") else 200
+
+        async def deliver() -> None:
+            settings = https_settings(authority, endpoint.port, batching="auto", requests=2)
+            async with publishing(settings) as work:
+                work.outbox.commit(100)
+                work.commit(1)
+                await work.outbox.until_empty()
+                assert work.drain.counters["batches_split"] >= 1
+                assert work.outbox.parked == {}
+
+        asyncio.run(deliver())
+        alone = [payload for topic, payload in endpoint.taken if topic == UPLINK_TOPIC]
+        assert sorted(set(alone)) == sorted(b"%d" % number for number in range(1, 102))
 
     @pytest.mark.parametrize(
         ("status", "fault"),
@@ -427,6 +445,33 @@ class TestFallingBack:
             assert sorted(ways.outbox.finished) == list(range(1, 301))
 
         asyncio.run(deliver())
+
+    def test_an_endpoint_that_never_answers_the_connect_is_a_block(
+        self, authority: Authority, endpoint: HttpsEndpoint
+    ) -> None:
+        async def deliver() -> None:
+            context = server_context(authority, authority.server(ENDPOINT, file="silent"))
+            async with serving(ScriptedEndpoint(connack=None), context) as silent:
+                settings = https_settings(
+                    authority, endpoint.port, mqtt_port=silent.port, after=2, connect_timeout=Duration(1)
+                )
+                async with both_ways(settings) as ways:
+                    ways.commit(20)
+                    await ways.outbox.until_empty()
+                    assert ways.link.counters["fault_no_connack"] >= 2
+
+        asyncio.run(deliver())
+
+    def test_a_port_that_says_nothing_at_all_is_a_block(self, authority: Authority, endpoint: HttpsEndpoint) -> None:
+        async def deliver(port: int) -> None:
+            settings = https_settings(authority, endpoint.port, mqtt_port=port, after=2, connect_timeout=Duration(1))
+            async with both_ways(settings) as ways:
+                ways.commit(20)
+                await ways.outbox.until_empty()
+                assert ways.turns == [True]
+
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            asyncio.run(deliver(silent.getsockname()[1]))
 
     def test_poison_is_found_although_mqtt_fails_all_the_while(
         self, authority: Authority, endpoint: HttpsEndpoint
