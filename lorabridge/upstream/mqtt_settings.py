@@ -53,6 +53,10 @@ class MqttSettings(
     ]
     user_name: Annotated[str, Meta(description="user name, where the broker asks for one", max_length=256)] = ""
     password_file: Annotated[str, Meta(description="file with the password alone, mode 600")] = ""
+    mqtt_version: Annotated[
+        Literal["3.1.1", "5"],
+        Meta(description="with 3.1.1 a broker may acknowledge, and throw away, what its access list forbids"),
+    ] = "5"
     in_flight: Annotated[int, Meta(description="publishes without PUBACK at a time", ge=1, le=100)] = 100
     max_publishes_per_second: Annotated[int, Meta(description="0: no limit", ge=0)] = 0
     max_bytes_per_second: Annotated[ByteSize, Meta(description="0: no limit")] = ByteSize(0)

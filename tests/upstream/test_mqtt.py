@@ -50,6 +50,7 @@ class TestSettings:
         assert (settings.address, settings.wants_tls, settings.alpn) == ((HOST, 8883), True, "")
         assert (settings.max_publishes_per_second, settings.max_bytes_per_second) == (0, 0)
         assert (settings.certificate_file, settings.credentials) == ("", ("", ""))
+        assert settings.mqtt_version == "5", "with 3.1.1 a broker may throw away what it acknowledges"
 
     def test_every_setting_says_what_it_means_and_none_is_of_aws(self) -> None:
         for field in msgspec.structs.fields(MqttSettings):
