@@ -50,6 +50,10 @@ def _examine(path: Path, take_over: bool, around: Surroundings | None) -> Iterat
         says = f"{path}: [mqtt], and the way to a broker that is not AWS IoT is not walked"
         yield Finding(Step.CONFIGURATION, Outcome.WARNING, says, "lorabridge check and lorabridge status tell of it.")
         return
+    if link.transport == "websocket":
+        says = f'{path}: transport = "websocket", and that way to the endpoint is not walked'
+        yield Finding(Step.CONFIGURATION, Outcome.WARNING, says, "lorabridge check and lorabridge status tell of it.")
+        return
     yield Finding(Step.CONFIGURATION, Outcome.OK, f"{path}: {link.thing_name} to {link.endpoint} port {link.port}")
     folder = Path(config.store.path).parent
     yield of_problems(Step.DISK, check_store_folder(config, str(path)), f"{folder} can be written to")

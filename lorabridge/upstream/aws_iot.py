@@ -74,7 +74,7 @@ class AwsIot:
         self._dialled: Connection | None = None
         self._successor: Connection | None = None
         self._on_certificate = on_certificate
-        self._rotation = Rotation(Credentials(settings, pace.certificate_again), self, pace.look_interval)
+        self._rotation = Rotation(Credentials(settings, pace.certificate_again, clock), self, pace.look_interval)
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         """No more waiting: there is a stop, or a connection that was accepted already."""
@@ -212,6 +212,7 @@ class AwsIot:
             tls=settings,
             context=choice.context,
             login=choice.login,
+            websocket=choice.websocket,
             client_id=settings.thing_name,
             mqtt_5=settings.mqtt_version == "5",
             keep_alive=round(settings.keep_alive),

@@ -32,6 +32,7 @@ from lorabridge.upstream.faults import (
     fault_of_tls_reason,
 )
 from lorabridge.upstream.login import Login
+from lorabridge.upstream.websocket import WebSocket, WebSocketClient
 
 if TYPE_CHECKING:
     from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTMessage, SocketLike
@@ -78,6 +79,8 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     will: Message | None
     login: Callable[[], Login | None] = _nobody
     """Called on the thread that dials. Raises ConfigError."""
+    websocket: Callable[[], str] | None = None
+    """What to ask for in the handshake of a WebSocket, called on the thread that dials; None: MQTT right on TLS."""
 
 
 class Owner(Protocol):
@@ -130,7 +133,7 @@ class Connection:
     def _new_client(self) -> Client:
         settings = self._settings
         version = MQTTProtocolVersion.MQTTv5 if settings.mqtt_5 else MQTTProtocolVersion.MQTTv311
-        client = Client(
+        client = (Client if settings.websocket is None else WebSocketClient)(
             CallbackAPIVersion.VERSION2,
             client_id=settings.client_id,
             clean_session=None if settings.mqtt_5 else True,
@@ -168,6 +171,9 @@ class Connection:
                 self._client.tls_set_context(context)
             if login is not None:
                 self._client.username_pw_set(login.user_name, login.reveal())
+            if self._settings.websocket is not None and isinstance(self._client, WebSocketClient):
+                patience = self._settings.connect_timeout / 2  # so that it is this which is named
+                self._client.speak_within(self._settings.tls.endpoint, self._settings.websocket(), patience)
             host, port = self._settings.tls.address
             self._client.connect(host, port, self._settings.keep_alive)
         except Exception as raised:  # noqa: BLE001  # sorted out on the loop: a fault, or a bug that `down` carries on
@@ -197,6 +203,8 @@ class Connection:
             self._descriptor = -1 if sock is None else sock.fileno()
             self._loop.add_reader(self._descriptor, self._guard, self._read)
             self._guard(self.flush)
+            if isinstance(sock, WebSocket):  # the kernel is silent about what came right behind its handshake
+                self._guard(self._read)
 
     def _gave_no_answer(self) -> None:
         dialling = self._descriptor < 0
@@ -274,7 +282,7 @@ class Connection:
         for _ in range(_READ_ROUNDS):
             self._client.loop_read()
             sock = self._client.socket()
-            if self.down.done() or not isinstance(sock, ssl.SSLSocket) or not sock.pending():
+            if self.down.done() or not isinstance(sock, ssl.SSLSocket | WebSocket) or not sock.pending():
                 break
         else:
             self._loop.call_soon(self._guard, self._read)

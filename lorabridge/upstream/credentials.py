@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import time
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from lorabridge.upstream import tls
+from lorabridge.upstream.aws_settings import AwsIotSettings
 from lorabridge.upstream.faults import LinkFault
 from lorabridge.upstream.link_settings import LinkSettings
 from lorabridge.upstream.login import Login, read_login
+from lorabridge.upstream.role_credentials import RoleCredentials
 from lorabridge.upstream.validity import validity_of_file
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
@@ -33,6 +38,7 @@ DECISIVE = frozenset(
         LinkFault.CONNECT_NOT_AUTHORIZED,
         LinkFault.CLIENT_ID_REFUSED,
         LinkFault.PUBLISH_REFUSED,
+        LinkFault.CREDENTIALS_REFUSED,
     }
 )
 """Faults that are the pair's."""
@@ -43,6 +49,7 @@ DOUBTFUL = frozenset(
         LinkFault.NO_CONNACK,
         LinkFault.CONNECTION_LOST,
         LinkFault.PUBACK_TIMEOUT,
+        LinkFault.WEBSOCKET_REFUSED,
     }
 )
 """Faults that may be the pair's: AWS IoT hangs up without a word on what a policy forbids."""
@@ -51,8 +58,11 @@ DOUBTFUL = frozenset(
 class Choice:
     """One pair, for one connection. `context` and `login` are called on the thread that dials."""
 
-    def __init__(self, settings: LinkSettings, stamp: Stamp) -> None:
+    def __init__(self, settings: LinkSettings, stamp: Stamp, role: RoleCredentials | None = None) -> None:
+        """`role`: who lends us what a WebSocket is signed with; None: MQTT right on TLS."""
         self._settings = settings
+        self._role = role
+        self._for_role: ssl.SSLContext | None = None
         self.stamp = stamp
         self._loaded: ssl.SSLContext | None = None
         self._login: Login | None = None
@@ -67,6 +77,16 @@ class Choice:
                 self.valid_until = validity_of_file(self._settings.certificate_file).not_after
         return self._loaded
 
+    @property
+    def websocket(self) -> Callable[[], str] | None:
+        """What to ask for in the WebSocket's handshake; None: there is none. Raises DialError, ConfigError."""
+        return None if self._role is None else partial(self._target, self._role)
+
+    def _target(self, role: RoleCredentials) -> str:
+        if self._for_role is None:
+            self._for_role = role.context()
+        return role.target(self._for_role, self.stamp)
+
     def login(self) -> Login | None:
         """User name and password, where the other end asks for them. Raises ConfigError as `context` does."""
         if self._login is None:
@@ -77,8 +97,14 @@ class Choice:
 class Credentials:
     """The pair in the files, and the one that last proved itself. Times are monotonic seconds."""
 
-    def __init__(self, settings: LinkSettings, retry_after: float) -> None:
-        """A pair that was refused is tried again after `retry_after` seconds: it may only not be active yet."""
+    def __init__(self, settings: LinkSettings, retry_after: float, clock: Callable[[], float] = time.time) -> None:
+        """A pair that was refused is tried again after `retry_after` seconds: it may only not be active yet.
+
+        `clock`: seconds since the Unix epoch, for what is signed.
+        """
+        self._role: RoleCredentials | None = None
+        if isinstance(settings, AwsIotSettings) and settings.transport == "websocket":
+            self._role = RoleCredentials(settings, clock)
         self._settings = settings
         self._retry_after = retry_after
         self._proven: Choice | None = None
@@ -101,7 +127,7 @@ class Credentials:
         stamp = self._stamp()
         if self._proven is not None and not self._may_be_tried(stamp, now):
             return self._proven
-        return Choice(self._settings, stamp)
+        return Choice(self._settings, stamp, self._role)
 
     def is_new(self, now: float) -> bool:
         """Whether the files hold another pair than the one in use, and stood still between two looks."""
@@ -120,6 +146,8 @@ class Credentials:
 
     def failed(self, choice: Choice, fault: LinkFault, now: float) -> bool:
         """A connection with it failed before anything was proved. Whether we go back to the pair before it."""
+        if self._role is not None and fault is LinkFault.WEBSOCKET_REFUSED:
+            self._role.forget()
         if self._proven is None:
             return False
         if choice.stamp == self._proven.stamp:

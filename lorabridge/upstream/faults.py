@@ -20,6 +20,14 @@ _CONNECT_POLICY = (
     "The policy must allow iot:Connect for client/<thing_name> with a last will, "
     "and the thing must be attached to the certificate."
 )
+_ROLE_POLICY = (
+    "The certificate's policy must allow iot:AssumeRoleWithCertificate on the role alias, the role must trust "
+    "credentials.iot.amazonaws.com, the thing must be attached to the certificate, and the clock must be right."
+)
+_SIGNATURE = (
+    "HTTP 403: the role of `role_alias` must allow iot:Connect, `region` must be the endpoint's, and the clock right "
+    "within 5 minutes. Anything else: a proxy or a web server answers in the endpoint's place."
+)
 _LOGIN = " Another broker: user name and password, and what its access list lets them do."
 
 
@@ -192,6 +200,16 @@ class LinkFault(enum.Enum):
         "A published record was refused with a reason code (MQTT 5), or by hanging up on it.",
         "The policy must allow iot:Publish on the topic, and with `retain_status` iot:RetainPublish on that of status.",
     )
+    CREDENTIALS_REFUSED = (
+        "credentials_refused",
+        "The credentials endpoint gives us no temporary credentials, or some that have ended.",
+        _ROLE_POLICY,
+    )
+    WEBSOCKET_REFUSED = (
+        "websocket_refused",
+        "The endpoint does not open the WebSocket.",
+        _SIGNATURE,
+    )
     SUBSCRIBE_REFUSED = (
         "subscribe_refused",
         "The endpoint does not let us subscribe to the topic of commands: it closed the connection, or said so.",
@@ -211,6 +229,14 @@ class LinkDown(msgspec.Struct, frozen=True):
     detail: str = ""
     culprit: int | None = None
     """Key of the publish that was refused by name (MQTT 5)."""
+
+
+class DialError(Exception):
+    """Dialling failed for a reason that is known: `down`."""
+
+    def __init__(self, down: LinkDown) -> None:
+        super().__init__(down.detail)
+        self.down = down
 
 
 _BY_VERIFY_CODE = {  # X509_V_ERR_… of OpenSSL's x509_vfy.h
@@ -273,6 +299,8 @@ def fault_of_error(error: Exception, clock_is_unset: Callable[[], bool]) -> Link
 
     `clock_is_unset` is asked when dates are in question: a certificate "not yet valid" may be in order.
     """
+    if isinstance(error, DialError):
+        return error.down
     if isinstance(error, ssl.SSLCertVerificationError):
         fault = _BY_VERIFY_CODE.get(error.verify_code, LinkFault.SERVER_INVALID)
         if fault is LinkFault.SERVER_NOT_YET_VALID and clock_is_unset():
@@ -296,6 +324,13 @@ def fault_of_tls_reason(text: str) -> LinkFault | None:
 def fault_of_reason_code(code: int, otherwise: LinkFault) -> LinkFault:
     """The fault that a reason code of CONNACK or DISCONNECT names."""
     return _BY_REASON_CODE.get(code, otherwise)
+
+
+def fault_of_status(status: int, otherwise: LinkFault) -> LinkFault:
+    """The fault that a status of HTTP names."""
+    if status == 429:
+        return LinkFault.QUOTA_EXCEEDED
+    return LinkFault.SERVER_UNAVAILABLE if status >= 500 else otherwise
 
 
 def faults_markdown() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections.abc import Mapping
 
 import msgspec
 
@@ -95,8 +96,15 @@ class HttpConnection:
 
     async def post(self, target: str, host: str, body: bytes) -> Response:
         """Send a request and read its answer. Raises BadResponseError, EOFError when none came, OSError."""
-        head = f"POST {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
-        self._writer.write(head.encode("ascii") + body)
+        return await self._exchange(f"POST {target}", {"Host": host, "Content-Length": str(len(body))}, body)
+
+    async def get(self, target: str, host: str, fields: Mapping[str, str]) -> Response:
+        """As `post`, without a body and with these headers."""
+        return await self._exchange(f"GET {target}", {"Host": host, **fields}, b"")
+
+    async def _exchange(self, what: str, fields: Mapping[str, str], body: bytes) -> Response:
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        self._writer.write(f"{what} HTTP/1.1\r\n{head}\r\n".encode("ascii") + body)
         await self._writer.drain()
         head_data = await self._until(b"\r\n\r\n")
         found = parse_head(head_data)

@@ -75,7 +75,11 @@ async def provision(settings: AwsIotSettings, claim: Claim, clock: Callable[[], 
 
 
 def connection_settings(settings: AwsIotSettings) -> ConnectionSettings:
-    """One connection with the files of `settings`, without a last will: no policy has to allow one for this."""
+    """One connection with the files of `settings`, without a last will: no policy has to allow one for this.
+
+    It is MQTT right on TLS whatever `transport` says: there is no role for a gateway that has no certificate yet.
+    """
+    settings = msgspec.structs.replace(settings, transport="tls")
     return ConnectionSettings(
         tls=settings,
         context=partial(tls.build_context, settings),

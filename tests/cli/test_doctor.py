@@ -502,3 +502,18 @@ def test_the_way_to_a_broker_that_is_not_aws_is_not_walked(gateway: Gateway) -> 
     assert {outcome for step, outcome in _outcomes(findings).items() if step is not Step.CONFIGURATION} == {
         Outcome.SKIPPED
     }
+
+
+def test_the_way_through_a_websocket_is_not_walked(gateway: Gateway) -> None:
+    table = (
+        '[aws_iot.websocket]\nrole_alias = "bridge"\nregion = "eu-west-1"\n'
+        'credentials_endpoint = "c1.credentials.iot.eu-west-1.amazonaws.com"\n'
+    )
+    before, _, after = gateway.installed.text.partition("[aws_iot]")
+    gateway.installed.write(f'{before}[aws_iot]\ntransport = "websocket"{after}\n{table}')
+    findings = _found(gateway)
+    assert _finding(findings, Step.CONFIGURATION).outcome is Outcome.WARNING
+    assert 'transport = "websocket"' in _finding(findings, Step.CONFIGURATION).says
+    assert {outcome for step, outcome in _outcomes(findings).items() if step is not Step.CONFIGURATION} == {
+        Outcome.SKIPPED
+    }

@@ -33,7 +33,7 @@ def test_the_example_is_the_smallest_configuration_with_comments() -> None:
     written = tomllib.loads(config_text.example())
     assert {key: set(table) for key, table in written.items() if isinstance(table, dict) and table} == {
         "gateway": {"id"},
-        "aws_iot": {"endpoint", "thing_name", "https", "chirpstack", "topics"},
+        "aws_iot": {"endpoint", "thing_name", "https", "chirpstack", "topics", "websocket"},
     }
     smallest = parse(SMALLEST.encode(), "file")
     assert msgspec.structs.replace(example, gateway=smallest.gateway, aws_iot=smallest.aws_iot) == smallest
