@@ -112,7 +112,7 @@ class AwsIot:
 
     def tell(self, detail: str) -> None:
         """Publish our status once more, with something that somebody should know; nothing happens while offline."""
-        if self.may_try() and self._is_announced:
+        if self._is_at_work() and self._is_announced:
             self._publish_status("online", detail, _STATUS_KEY)
             self.flush()
 
@@ -267,7 +267,10 @@ class AwsIot:
     # What a rotation of certificates needs (rotation.Host).
 
     def may_try(self) -> bool:
-        """Whether there is a connection to fall back on, and no stop under way."""
+        """Whether there is a connection to fall back on, no stop under way, and no other CONNECT a moment ago."""
+        return self._is_at_work() and self._pacing.allows(time.monotonic())
+
+    def _is_at_work(self) -> bool:
         return self._connection is not None and self._connection.is_up and not self._stopping.is_set()
 
     def dial(self, choice: Choice, owner: Owner) -> Connection:
