@@ -75,8 +75,8 @@ class Site:
 
 
 @contextmanager
-def open_site() -> Iterator[Site]:
-    """A site in a folder of its own, whose path is short enough for Unix sockets."""
+def open_site(**changes: Any) -> Iterator[Site]:
+    """A site in a folder of its own, whose path is short enough for Unix sockets; `changes` are of the stand-in."""
     with tempfile.TemporaryDirectory(prefix="e2e-") as name:
         folder = Path(name)
         pki = new_pki(folder)
@@ -84,7 +84,7 @@ def open_site() -> Iterator[Site]:
         broker = Mosquitto(folder, pki.devices.ca_file, server)
         broker.start()
         try:
-            with running(pki, broker=("127.0.0.1", broker.plain_port), event_limit=100) as endpoint:
+            with running(pki, broker=("127.0.0.1", broker.plain_port), **{"event_limit": 100} | changes) as endpoint:
                 yield Site(folder, broker, endpoint)
         finally:
             broker.kill()
