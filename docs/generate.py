@@ -22,6 +22,7 @@ from lorabridge.settings import describe
 from lorabridge.store.device_settings import DeviceSettings, MulticastGroupSettings
 from lorabridge.upstream import aws_lorawan, chirpstack
 from lorabridge.upstream.commands import CommandObject, command_schema
+from lorabridge.upstream.doctor.steps import steps_markdown
 from lorabridge.upstream.faults import faults_markdown
 from lorabridge.upstream.format_settings import ChirpStackSettings, UplinkFormat
 from lorabridge.upstream.formats import encoder
@@ -43,6 +44,7 @@ def documents() -> dict[Path, bytes]:
         "configuration.md": config_text.reference(),
         "downlinks.md": _filled(DOCS / "downlinks.md", downlinks()),
         "formats.md": _filled(DOCS / "formats.md", format_examples()),
+        "doctor.md": _filled(DOCS / "doctor.md", steps_markdown()),
         "devices.md": _filled(DOCS / "devices.md", _device_tables()),
         "link-faults.md": faults_markdown(),
         "verdicts.md": verdicts(),

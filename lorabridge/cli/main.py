@@ -24,6 +24,7 @@ EXIT_CONFIG = 78
 COMMANDS = {
     "run": "run the bridge (what the service does)",
     "check": "check configuration, keys, certificates and permissions: all problems at once",
+    "doctor": "walk the way to the endpoint and say where it is broken, and what to do",
     "status": "what the running bridge is doing",
     "simulate": "play recorded frames through the whole bridge into a stand-in for the endpoint",
     "decode": "print what is in a LoRaWAN frame",

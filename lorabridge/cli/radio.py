@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 def _configure(args: argparse.Namespace) -> int:
     """Write the set-up and say what comes next. Raises ConfigError for what cannot be."""
     setup = _setup(args)
-    made = {**files(setup), FILE: radio_tables(setup, args.output)}
+    made = {**files(setup), FILE: radio_tables(setup, args.board, args.output)}
     there = [name for name in made if (args.output / name).exists()]
     if there and not args.force:
         raise ConfigError(

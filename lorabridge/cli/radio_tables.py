@@ -12,18 +12,19 @@ FILE = "radio.toml"
 """The file that holds them."""
 
 
-def radio_tables(setup: Setup, folder: Path) -> str:
+def radio_tables(setup: Setup, board_name: str, folder: Path) -> str:
     """A piece of TOML: a table for each way to drive the board, all but the first of them switched off by `#`.
 
-    `folder`: where the files of the set-up are.
+    `board_name` as in `hardware/boards/`; `folder`: where the files of the set-up are.
     """
     plan = setup.plan
     configuration = json.dumps(str(folder.resolve() / "global_conf.json"), ensure_ascii=False)  # as TOML writes it
     sub_band = f"sub_band = {plan.sub_band}\n" if plan.sub_band else ""
+    gnss = "" if setup.gnss_device is None else f'gnss_device = "{setup.gnss_device}"\n'
     ways = (
         (
             "lorabridge drives the concentrator itself, through the vendor's library (docs/sx1302.md).",
-            f'type = "sx1302"\nconfiguration = {configuration}\n',
+            f'type = "sx1302"\nconfiguration = {configuration}\nboard = "{board_name}"\n{gnss}',
         ),
         ("lora_pkt_fwd drives it, started in the folder of these files.", 'type = "semtech_udp"\nport = 1700\n'),
         (

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
-from lorabridge.daemon import config
+from lorabridge.daemon import config, status
 from lorabridge.errors import ConfigError, Problem
 
 _TIMEOUT = 5.0
-_ALWAYS = {"healthy", "stuck", "verdicts", "counters", "gateways"}
-"""What every answer has."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,23 +29,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _ask(path: Path) -> dict[str, Any]:
     """The answer of the bridge. Raises ConfigError when there is none."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-        asking.settimeout(_TIMEOUT)
-        try:
-            asking.connect(str(path))
-            with asking.makefile("rb") as answer:
-                return _parsed(answer.read())
-        except (OSError, ValueError) as error:
-            hint = "is the service running? systemctl status lorabridge; may you read the socket? try sudo"
-            raise ConfigError([Problem(where=str(path), what=f"no answer: {error}", hint=hint)]) from None
-
-
-def _parsed(answer: bytes) -> dict[str, Any]:
-    """What the bridge said. Raises ValueError when it was somebody else."""
-    found = json.loads(answer)
-    if not isinstance(found, dict) or not found.keys() >= _ALWAYS:
-        raise ValueError("this is another program's socket")
-    return found
+    try:
+        return status.ask(path, _TIMEOUT)
+    except (OSError, ValueError) as error:
+        hint = "is the service running? systemctl status lorabridge; may you read the socket? try sudo"
+        raise ConfigError([Problem(where=str(path), what=f"no answer: {error}", hint=hint)]) from None
 
 
 def _readable(answer: dict[str, Any]) -> str:

@@ -33,7 +33,6 @@ from lorabridge.lorawan.regions import REGIONS
 from lorabridge.lorawan.table import SessionTable
 from lorabridge.radio.base import RadioSource
 from lorabridge.radio.basics_station.settings import BasicsStationSettings
-from lorabridge.radio.basics_station.source import BasicsStation
 from lorabridge.radio.concentratord.settings import ConcentratordSettings
 from lorabridge.radio.concentratord.source import Concentratord
 from lorabridge.radio.recording import Recording, RecordingSettings
@@ -321,6 +320,9 @@ def source_of(settings: RadioSettings) -> RadioSource:
     if isinstance(settings, Sx1302Settings):
         return Sx1302(settings)
     if isinstance(settings, BasicsStationSettings):
+        # Its WebSocket library takes 17 ms to load, which a bridge without stations need not wait for.
+        from lorabridge.radio.basics_station.source import BasicsStation  # noqa: PLC0415
+
         return BasicsStation(settings)
     if isinstance(settings, ConcentratordSettings):
         return Concentratord(settings)

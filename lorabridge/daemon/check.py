@@ -21,6 +21,9 @@ from lorabridge.store.devices import load_devices
 from lorabridge.store.key_wrap import check_key_encryption_key
 from lorabridge.upstream import tls
 
+_LITTLE_ROOM = 32 << 20
+"""Bytes."""
+
 
 def check(config: Config, where: str) -> list[Problem]:
     """Every problem of what the configuration names; nothing is changed by looking."""
@@ -28,7 +31,7 @@ def check(config: Config, where: str) -> list[Problem]:
     devices, device_problems = load_devices(config.devices, credentials_dir=credentials_directory())
     problems += [*device_problems, *check_regions(config, devices), *check_format(config, devices)]
     problems += check_key_encryption_key(config.store, credentials_directory())
-    problems += _check_folder(Path(config.store.path).parent, f"{where}: store.path")
+    problems += check_store_folder(config, where)
     problems += _check_folder(config.report.status_socket.parent, f"{where}: report.status_socket", warning=True)
     for number, radio in enumerate(config.radios, 1):
         place = f"{where}: radio[{number}]"
@@ -43,6 +46,18 @@ def check(config: Config, where: str) -> list[Problem]:
         else:
             problems += _check_bind(radio, place, socket.SOCK_DGRAM)
     return problems
+
+
+def check_store_folder(config: Config, where: str) -> list[Problem]:
+    """What is wrong with the place of the database."""
+    folder, where = Path(config.store.path).parent, f"{where}: store.path"
+    if problems := _check_folder(folder, where):
+        return problems
+    disk = os.statvfs(folder)
+    if (free := disk.f_bavail * disk.f_frsize) < _LITTLE_ROOM:
+        what, hint = f"only {free >> 20} MiB are free in {folder}", "records wait there while the endpoint is away"
+        return [Problem(where=where, what=what, hint=hint, warning=True)]
+    return []
 
 
 def _check_folder(folder: Path, where: str, *, warning: bool = False) -> list[Problem]:
@@ -85,13 +100,17 @@ def _check_concentratord(settings: ConcentratordSettings, where: str) -> list[Pr
 
 
 def _check_endpoint(settings: BasicsStationSettings, where: str) -> list[Problem]:
-    """The certificates and the token can be used, and there is a port to listen on."""
+    """The certificates and the token can be used, also by the stations, and there is a port to listen on."""
     found: list[Problem] = []
     for read in (tls_context, read_token):
         try:
             read(settings)
         except ConfigError as error:
             found += error.problems
+    if settings.token_file is not None and settings.certificate_file is None:
+        what = "stations show their token within TLS only, and are all refused"
+        hint = "give certificate_file, unless something in front of the port ends TLS"
+        found.append(Problem(where=f"{where}.token_file", what=what, hint=hint, warning=True))
     return found + _check_bind(settings, where, socket.SOCK_STREAM)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,21 @@ from typing import Any
 import msgspec
 
 from lorabridge.errors import ConfigError, Problem
+
+_ALWAYS = {"healthy", "stuck", "verdicts", "counters", "gateways"}
+"""What every answer has."""
+
+
+def ask(path: Path, timeout: float) -> dict[str, Any]:
+    """What the running bridge answers. Raises OSError when nobody does, ValueError when it is another program."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.settimeout(timeout)
+        asking.connect(str(path))
+        with asking.makefile("rb") as answer:
+            found = json.loads(answer.read())
+    if not isinstance(found, dict) or not found.keys() >= _ALWAYS:
+        raise ValueError("this is another program's socket")
+    return found
 
 
 class StatusServer:

@@ -129,6 +129,15 @@ class Airtime(msgspec.Struct, frozen=True, gc=False):
     duration_us: int
 
 
+class ChannelNoise(msgspec.Struct, frozen=True, gc=False):
+    """What a gateway measured on one channel while it did not transmit. dBm, in steps of 4 dB."""
+
+    frequency_hz: int
+    median_dbm: int
+    loud_dbm: int
+    """Only 5 % of the measurements were louder."""
+
+
 class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One status report of a gateway (`stat`); None where it does not say."""
 
@@ -149,3 +158,5 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
     platform: str | None = None
     mail: str | None = None
     description: str | None = None
+    noise: tuple[ChannelNoise, ...] = ()
+    """The last measurement of each channel that is scanned, by frequency."""

@@ -17,7 +17,7 @@ class DatagramFault(enum.Enum):
     UNKNOWN_TYPE = "unknown_type"
     """The packet type is none of the six."""
     UNEXPECTED_TYPE = "unexpected_type"
-    """A packet that only a server sends, received by a server."""
+    """A packet that only a server sends, received by a server; from a station something else than `version` first."""
     BAD_JSON = "bad_json"
     """The payload is no JSON object: syntax, NaN, invalid UTF-8, lone surrogates, nesting too deep."""
     TOO_MANY_ENTRIES = "too_many_entries"

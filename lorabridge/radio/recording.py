@@ -22,6 +22,7 @@ from lorabridge.lorawan.air import GatewayStatus, Reception, Transmission, TxRes
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import SourceEnded
 from lorabridge.radio.rxpk_lines import Passed, Read, read_lines
+from lorabridge.radio.source_settings import SourceName
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -41,13 +42,7 @@ _PACE: Final = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)x", re.ASCII)
 class RecordingSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A `[[radio]]` of type `recording`: frames out of a file."""
 
-    name: Annotated[
-        str,
-        Meta(
-            pattern="^[a-z0-9_]{1,32}$",
-            description="name of this source in logs, counters and records: at most 32 of a to z, 0 to 9 and _",
-        ),
-    ] = "recording"
+    name: SourceName = "recording"
     path: Annotated[Path, Meta(description="the recording", examples=["/var/lib/lorabridge/roof.jsonl"])]
     format: Annotated[
         Literal["auto", "rxpk", "pcap", "loratap"],

@@ -7,7 +7,6 @@ The socket is drained in the event loop and every datagram answered at once; its
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import secrets
 import socket
@@ -26,7 +25,9 @@ from lorabridge.radio.base import SourceEnded
 from lorabridge.radio.faults import DatagramFault, MalformedDatagram
 from lorabridge.radio.gateways import AllowList, Route, RouteTable
 from lorabridge.radio.gwmp import Datagram, PacketType, build_pull_ack, build_pull_resp, build_push_ack, parse_datagram
+from lorabridge.radio.outcomes import BUSY, PENDING_LIMIT, UNSENDABLE
 from lorabridge.radio.rxpk import parse_push_payload
+from lorabridge.radio.source_settings import AllowedGateways, SourceName, check_bind, is_local
 from lorabridge.radio.txpk import parse_tx_ack_payload
 from lorabridge.radio.udp_socket import kernel_drops, open_udp
 from lorabridge.settings import ByteSize, Duration
@@ -37,8 +38,6 @@ DRAIN_LIMIT: Final = 64
 """Datagrams read in one wake-up: other work of the loop waits for no more than a millisecond."""
 BATCH_LIMIT: Final = 512
 """Frames after which `receive` returns; the datagram that reaches it is still read whole."""
-PENDING_LIMIT: Final = 256
-"""Transmissions that may wait for their TX_ACK at a time: of 65 536 tokens few are right ones at any moment."""
 _DATAGRAM_COST: Final = 256
 """Bytes that a waiting datagram costs beside its payload."""
 
@@ -46,31 +45,19 @@ NO_ROUTE: Final = "NO_PULL_DATA"
 """TxResult.error: the gateway has not opened the way to itself, or not for too long."""
 NO_ANSWER: Final = "NO_TX_ACK"
 """TxResult.error: no TX_ACK came in time. The reference forwarder sends none for a `txpk` it cannot use."""
-BUSY: Final = "TOO_MANY_PENDING"
-"""TxResult.error: too many transmissions wait for their TX_ACK, or the one with this token does."""
 SEND_FAILED: Final = "SEND_FAILED"
 """TxResult.error: the network would not take the datagram."""
-UNSENDABLE: Final = "UNSENDABLE"
-"""TxResult.error: the protocol has no words for the transmission."""
 
 
 class SemtechUdpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A `[[radio]]` of type `semtech_udp`: packet forwarders that send to us."""
 
-    name: Annotated[
-        str,
-        Meta(
-            pattern="^[a-z0-9_]{1,32}$",
-            description="name of this source in logs, counters and records: at most 32 of a to z, 0 to 9 and _",
-        ),
-    ] = "udp"
+    name: SourceName = "udp"
     bind: Annotated[
         str, Meta(description="IP address to listen on; a forwarder on the same machine needs only the default")
     ] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="UDP port to listen on; 0 takes a free one")] = 1700
-    gateways: Annotated[
-        tuple[EUI64, ...], Meta(description="gateways to listen to, by EUI; with none, every gateway is heard")
-    ] = ()
+    gateways: AllowedGateways = ()
     networks: Annotated[
         tuple[str, ...],
         Meta(
@@ -95,10 +82,7 @@ class SemtechUdpSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = Duration(3)
 
     def __post_init__(self) -> None:
-        try:
-            ipaddress.ip_address(self.bind)
-        except ValueError:
-            raise ValueError(f"bind: {self.bind!r} is no IP address such as 127.0.0.1, 0.0.0.0 or ::") from None
+        check_bind(self.bind)
         try:
             AllowList(self.networks, self.gateways)
         except ValueError as error:
@@ -212,7 +196,7 @@ class SemtechUdp:
         )
         self._socket = opened
         self._failure = None
-        if self._allowed.is_open and not ipaddress.ip_address(self._settings.bind).is_loopback:
+        if self._allowed.is_open and not is_local(self._settings.bind):
             _LOGGER.warning(
                 "any gateway of the network may speak here: set gateways or networks",
                 extra={"fields": {"source": self.name, "bind": self._settings.bind}},
@@ -341,6 +325,7 @@ class SemtechUdp:
         if route is None or self._socket is None:
             raise _NotSentError(NO_ROUTE)
         token = self._token()
+        # Of 65 536 tokens few are right ones at any moment, and none stands for two transmissions.
         if len(self._pending) >= PENDING_LIMIT or token in self._pending:
             raise _NotSentError(BUSY)
         try:

@@ -7,8 +7,7 @@ import socket
 import struct
 from typing import Final
 
-from lorabridge.errors import ConfigError, Problem, TransientError
-from lorabridge.radio.holders import opening_error
+from lorabridge.radio.bound_socket import bound
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -22,26 +21,13 @@ def open_udp(bind: str, port: int, *, receive_buffer: int, owner: str) -> socket
 
     Raises ConfigError without the right to the port, TransientError when address or port cannot be had now.
     """
-    place = f"{bind} port {port}"
-    family = socket.AF_INET6 if ":" in bind else socket.AF_INET
-    try:
-        opened = socket.socket(family, socket.SOCK_DGRAM)
-    except OSError as error:
-        raise TransientError(f"{place}: {error.strerror or error}") from None
-    try:
-        opened.setblocking(False)
-        if family == socket.AF_INET6:
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        _set_buffer(opened, receive_buffer, owner)
-        opened.bind((bind, port))
-    except PermissionError as error:
-        opened.close()
-        hint = "use a port of 1024 or above"
-        raise ConfigError([Problem(where=owner, what=f"{place}: {error.strerror}", hint=hint)]) from None
-    except OSError as error:
-        opened.close()
-        raise opening_error(place, error, socket.SOCK_DGRAM, port) from None
-    return opened
+    return bound(
+        lambda family: socket.socket(family, socket.SOCK_DGRAM),
+        bind,
+        port,
+        finish=lambda opened: _set_buffer(opened, receive_buffer, owner),
+        owner=owner,
+    )
 
 
 def kernel_drops(opened: socket.socket | None) -> int:

@@ -37,6 +37,8 @@ USB_IDS: Final = frozenset({(0x0483, 0x5740)})
 
 _BAUD: Final = 115_200
 _POLL: Final = 0.05
+_HEADER_BYTES: Final = 4
+_CHUNK: Final = 32_768
 _FAULTS: Final = {
     Looks.NOTHING: (PortFault.SILENT, "does not answer"),
     Looks.HALF: (PortFault.INCOMPLETE, "stopped in the middle of an answer"),
@@ -98,6 +100,28 @@ class Mcu:
             raise
         if answered != b"\x00":
             raise PortError(self._port, PortFault.REFUSED, f"refused the reset with status {answered[0]}")
+
+    def complete(self) -> None:
+        """End what a program that died left half said, for a controller that does not answer.
+
+        As many zeros as can be missing; beyond that each four are a ping. Then one at a time, until an answer shows
+        where the next request may begin.
+        """
+        try:
+            self._serial.write(bytes(_HEADER_BYTES + MAX_PAYLOAD))
+            deadline = time.monotonic() + self._timeout
+            while self._hears_something() and time.monotonic() < deadline:
+                pass
+            for _ in range(_HEADER_BYTES):
+                self._serial.write(b"\x00")
+                if self._hears_something():
+                    break
+        except LOSSES as error:
+            raise lost(self._port, error) from None
+
+    def _hears_something(self) -> bool:
+        self._serial.timeout = _POLL
+        return bool(self._serial.read(_CHUNK))
 
     def _ask(self, command: Command, payload: bytes = b"") -> bytes:
         """The payload of the answer to a request."""

@@ -35,7 +35,7 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, rename={"device_
         str,
         msgspec.Meta(
             description="What you call it: 1 to 64 characters, no two devices alike.",
-            pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,64}$",
+            pattern=r"^[^\x00-\x1f\x7f-\x9f]{1,64}$(?!\n)",  # `$` alone takes a line break behind it
             examples=["meter-1"],
         ),
     ]
@@ -130,7 +130,7 @@ class MulticastGroupSettings(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.Meta(
             description="What downlink commands call it: letters, digits, - _ and ., 1 to 64 of them and not 16 hex "
             "digits; no two devices or groups alike.",
-            pattern=r"^(?![0-9A-Fa-f]{16}$)[A-Za-z0-9._-]{1,64}$",
+            pattern=r"^(?![0-9A-Fa-f]{16}$)[A-Za-z0-9._-]{1,64}$(?!\n)",
             examples=["street-lamps"],
         ),
     ]

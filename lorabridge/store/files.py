@@ -75,6 +75,19 @@ class Lock:
             self._descriptor = -1
 
 
+def holder(path: Path) -> int | None:
+    """The process that has the database at `path` open, by what its lock file says and /proc knows; None for none.
+
+    The lock itself is not tried: for a moment that would keep out a bridge that is just starting.
+    """
+    try:
+        process = int(_beside(path, ".lock").read_text(encoding="ascii"))
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
+    except (OSError, ValueError):  # never opened, not ours to read, or the process is gone
+        return None
+    return process if b"lorabridge" in command else None
+
+
 def prepare_folder(path: Path) -> None:
     """Make the folder of `path` when it is missing; refuse one that others can write to. Raises ConfigError."""
     folder = path.parent

@@ -8,7 +8,6 @@ tell is inferred: a connection closed in answer to CONNECT, a PUBACK that never 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 import time
@@ -28,10 +27,9 @@ from lorabridge.upstream.inbound import CommandSink, Intake, Subscription
 from lorabridge.upstream.link import NOT_YOURS, LinkReport, Listener
 from lorabridge.upstream.pacing import ConnectPacing, Pace, TokenBucket
 from lorabridge.upstream.rotation import Rotation
-from lorabridge.upstream.subscriptions import SUBSCRIBE_TRIES, Subscriber, Subscriptions
+from lorabridge.upstream.service_topics import Voice
+from lorabridge.upstream.subscriptions import Subscriber, Subscriptions
 from lorabridge.upstream.topics import Topics
-
-_LOGGER = logging.getLogger(__name__)
 
 MAX_PAYLOAD = 128 * 1024
 """AWS IoT closes the connection on a larger publish (MQTT quotas)."""
@@ -97,7 +95,7 @@ class AwsIot:
         self._subscriptions = Subscriptions(pace.subscribe_again, self._subscribe, self._announce)
         self._subscriptions.add([] if self._intake is None else [self._intake])
         self._is_announced = False
-        self._strikes, self._silent_until, self._silence = 0, -math.inf, pace.subscribe_again
+        self._voice = Voice(pace.subscribe_again)
         self.report = LinkReport(since=clock())
 
     @property
@@ -122,7 +120,7 @@ class AwsIot:
 
     def say(self, topic: str, payload: bytes) -> bool:
         """Publish something that may be lost to a service of AWS IoT; False when it cannot be now."""
-        if not self._is_announced or time.monotonic() < self._silent_until or not self.has_room(len(payload)):
+        if not (self._is_announced and self._voice.may_speak(time.monotonic()) and self.has_room(len(payload))):
             return False
         self._publishes.take(1)
         self._bytes.take(len(payload))
@@ -238,17 +236,8 @@ class AwsIot:
             culprit = down.culprit
             if down.fault is not None and keys and (culprit or keys[0]) == _SERVICE_KEY:
                 culprit = NOT_YOURS
-                self._strike()
+                self._voice.hung_up(time.monotonic())
             self._listener.disconnected([key for key in keys if key > 0], culprit)
-
-    def _strike(self) -> None:
-        """The endpoint hung up on what was said to a service: too often, and nothing is said for a while."""
-        self._strikes += 1
-        if self._strikes >= SUBSCRIBE_TRIES:
-            self._strikes = 0
-            self._silent_until = time.monotonic() + self._silence
-            hint = "the policy must allow iot:Publish on the topics of Device Shadow and Jobs that are switched on"
-            _LOGGER.warning("nothing is said to services of AWS IoT for a while", extra={"hint": hint})
 
     def _change(self, state: LinkState, down: LinkDown | None = None, retry_in: float | None = None) -> None:
         """Report a new state; the last fault stays in the report until the link has proved itself."""
@@ -385,7 +374,7 @@ class AwsIot:
             if self._listener is not None:
                 self._listener.acknowledged(key)
         elif key == _SERVICE_KEY:
-            self._strikes = 0
+            self._voice.heard()
         elif key == _FAREWELL_KEY and self._farewell is not None and not self._farewell.done():
             self._farewell.set_result(None)
 

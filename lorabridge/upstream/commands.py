@@ -28,7 +28,7 @@ _LONGEST_MESSAGE = 160
 CommandId = Annotated[
     str,
     Meta(
-        pattern="^[ -~]{1,64}$",
+        pattern=r"^[ -~]{1,64}$(?!\n)",  # `$` alone takes a line break behind it
         max_length=64,
         description="Names the command: the same id is taken once, so sending it again is safe. "
         "1 to 64 printable ASCII characters.",

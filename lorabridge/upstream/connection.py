@@ -17,7 +17,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -162,7 +161,7 @@ class Connection:
             self._client.connect(host, port, self._settings.keep_alive)
         except Exception as raised:  # noqa: BLE001  # sorted out on the loop: a fault, or a bug that `down` carries on
             error = raised
-        outcome = error and (fault_of_error(error, self._clock_is_unset) or error)
+        outcome = error and (fault_of_error(error, self._clock_is_behind) or error)
         with self._handing_over:
             self._has_dialled = True
             if self._is_given_up:
@@ -170,13 +169,8 @@ class Connection:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._dialled, outcome)
 
-    def _clock_is_unset(self) -> bool:
-        try:
-            return tls.clock_is_unset(
-                datetime.fromtimestamp(self._clock(), UTC), tls.own_not_before(self._settings.tls)
-            )
-        except (OSError, ValueError):
-            return False
+    def _clock_is_behind(self) -> bool:
+        return tls.is_behind(self._settings.tls, self._clock())
 
     def _dialled(self, outcome: LinkDown | Exception | None) -> None:
         """The dialling thread is done; from here on the client is the loop's."""

@@ -76,6 +76,11 @@ class LinkFault(enum.Enum):
         "The peer closed or said nothing during the TLS handshake.",
         "Is this address a TLS server at all? A middlebox may be cutting, or SNI names no endpoint that it knows.",
     )
+    NOT_TLS = (
+        "not_tls",
+        "What answers does not speak TLS.",
+        "A captive portal, a proxy or another server answers in the endpoint's place: log in there, or go round it.",
+    )
     TLS_VERSION = (
         "tls_version",
         "The two sides have no TLS version in common.",
@@ -90,6 +95,11 @@ class LinkFault(enum.Enum):
         "sni_refused",
         "The endpoint does not know the name that we asked for.",
         "Copy `endpoint` from `aws iot describe-endpoint --endpoint-type iot:Data-ATS`.",
+    )
+    ALPN_REFUSED = (
+        "alpn_refused",
+        "The other side of port 443 does not take the protocol x-amzn-mqtt-ca (ALPN).",
+        "It is no endpoint of AWS IoT, or a proxy that opens TLS is in between: let it through, or use `port = 8883`.",
     )
     CLIENT_CERTIFICATE_REFUSED = (
         "client_certificate_refused",
@@ -178,8 +188,8 @@ class LinkFault(enum.Enum):
     )
     PUBLISH_REFUSED = (
         "publish_refused",
-        "A published record was refused with a reason code (MQTT 5).",
-        "The detail has the code; for `Not authorized` the policy must allow iot:Publish on the topic.",
+        "A published record was refused with a reason code (MQTT 5), or by hanging up on it.",
+        "The policy must allow iot:Publish on the topic, and with `retain_status` iot:RetainPublish on that of status.",
     )
     SUBSCRIBE_REFUSED = (
         "subscribe_refused",
@@ -222,6 +232,8 @@ _BY_TLS_REASON = {  # the names OpenSSL gives to alerts of the peer and to its o
     "ACCESS_DENIED": LinkFault.CLIENT_CERTIFICATE_REFUSED,
     "DECRYPT_ERROR": LinkFault.CLIENT_CERTIFICATE_REFUSED,
     "UNRECOGNIZED_NAME": LinkFault.SNI_REFUSED,
+    "NO_APPLICATION_PROTOCOL": LinkFault.ALPN_REFUSED,
+    "WRONG_VERSION_NUMBER": LinkFault.NOT_TLS,
     "PROTOCOL_VERSION": LinkFault.TLS_VERSION,
     "UNSUPPORTED_PROTOCOL": LinkFault.TLS_VERSION,
     "HANDSHAKE_FAILURE": LinkFault.TLS_REFUSED,
@@ -275,7 +287,8 @@ def fault_of_error(error: Exception, clock_is_unset: Callable[[], bool]) -> Link
 
 def fault_of_tls_reason(text: str) -> LinkFault | None:
     """The fault that OpenSSL's wording names, such as `[SSL: TLSV1_ALERT_UNKNOWN_CA] …`; None when there is none."""
-    return next((fault for reason, fault in _BY_TLS_REASON.items() if reason in text), None)
+    said = text.upper().replace(" ", "_")  # older releases of Python have no name for some, only OpenSSL's sentence
+    return next((fault for reason, fault in _BY_TLS_REASON.items() if reason in said), None)
 
 
 def fault_of_reason_code(code: int, otherwise: LinkFault) -> LinkFault:

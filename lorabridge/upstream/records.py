@@ -162,6 +162,14 @@ class RadioRecord(Wire, frozen=True, kw_only=True, tag_field="schema", tag="lora
     failures: Annotated[int, Meta(ge=0, description="Of a recovery: starts that failed in between.")]
 
 
+class NoiseObject(Wire, frozen=True, kw_only=True):
+    """What a gateway measured on one channel while it did not transmit."""
+
+    frequency_hz: int
+    median_dbm: int
+    loud_dbm: Annotated[int, Meta(description="Only 5 % of the measurements were louder.")]
+
+
 class GatewayObject(Wire, frozen=True, kw_only=True):
     """The last status report of one gateway; null where it does not say."""
 
@@ -182,6 +190,7 @@ class GatewayObject(Wire, frozen=True, kw_only=True):
     platform: str | None
     mail: str | None
     description: str | None
+    noise: Annotated[list[NoiseObject], Meta(description="Spectral scan, by frequency; empty without one.")]
 
 
 class GatewayStatsRecord(Wire, frozen=True, kw_only=True, tag_field="schema", tag="lorabridge/gateway_stats/1"):

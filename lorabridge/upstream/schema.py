@@ -36,6 +36,7 @@ from lorabridge.upstream.records import (
     MacCommandObject,
     MacRecord,
     Message,
+    NoiseObject,
     RadioRecord,
     SecurityRecord,
     StatusRecord,
@@ -254,6 +255,7 @@ def _gateway(status: GatewayStatus) -> GatewayObject:
             values[name] = text(value)
     values["gateway_eui"] = str(status.gateway_eui)
     values["received_at"] = utc(status.received_at)
+    values["noise"] = [NoiseObject(**msgspec.structs.asdict(channel)) for channel in status.noise]
     return GatewayObject(**values)
 
 

@@ -7,13 +7,41 @@ nothing is said as long as the endpoint did not grant the subscription that belo
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 
 from lorabridge.upstream.connection import Delivery
+from lorabridge.upstream.subscriptions import SUBSCRIBE_TRIES
 
 _LOGGER = logging.getLogger(__name__)
 
 MAX_ANSWER = 128 * 1024
+
+
+class Voice:
+    """Whether anything is said: not for a while after the endpoint hung up on it too often. Monotonic seconds."""
+
+    def __init__(self, silence: float) -> None:
+        """`silence`: for how long, in seconds."""
+        self._silence = silence
+        self._hung_up = 0
+        self._silent_until = -math.inf
+
+    def may_speak(self, now: float) -> bool:
+        """Whether something may be said."""
+        return now >= self._silent_until
+
+    def heard(self) -> None:
+        """PUBACK for something that was said."""
+        self._hung_up = 0
+
+    def hung_up(self, now: float) -> None:
+        """The connection ended over something that was said."""
+        self._hung_up += 1
+        if self._hung_up >= SUBSCRIBE_TRIES:
+            self._hung_up, self._silent_until = 0, now + self._silence
+            hint = "the policy must allow iot:Publish on the topics of Device Shadow and Jobs that are switched on"
+            _LOGGER.warning("nothing is said to services of AWS IoT for a while", extra={"hint": hint})
 
 
 class ServiceTopic:

@@ -58,6 +58,8 @@ ALPN_MQTT = "x-amzn-mqtt-ca"
 RELEASED = datetime(2026, 11, 1, tzinfo=UTC)
 """A day this program has surely outlived: an earlier clock was never set."""
 
+_LAST_SECOND = 253_402_300_799.0
+"""The end of the year 9999."""
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 
@@ -295,9 +297,16 @@ def _check_dates(settings: TlsSettings, own: Certificate, now: datetime) -> list
     return []
 
 
-def own_not_before(settings: TlsSettings) -> datetime:
-    """When our own certificate begins, a witness against a clock that is far behind. Raises OSError, ValueError."""
-    return validity_of_file(settings.certificate_file).not_before
+def is_behind(settings: TlsSettings, seconds: float) -> bool:
+    """Whether a clock that says so many seconds since the Unix epoch was never set; our own certificate is a witness.
+
+    One that cannot be read is none, and a year beyond 9999 is not behind.
+    """
+    now = datetime.fromtimestamp(min(max(seconds, 0.0), _LAST_SECOND), UTC)
+    try:
+        return clock_is_unset(now, validity_of_file(settings.certificate_file).not_before)
+    except (OSError, ValueError):
+        return clock_is_unset(now)
 
 
 def clock_is_unset(now: datetime, own_not_before: datetime | None = None) -> bool:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:  # run as `python tests/bench`
     sys.path.insert(0, str(ROOT))
 
-from tests.bench import answers, endtoend, footprint, inprocess, instructions  # noqa: E402  # after the path is set
+from tests.bench import answers, concentrator, endtoend, footprint, inprocess, instructions  # noqa: E402  # after the path is set
 from tests.bench.report import Report  # noqa: E402
 
 
@@ -38,6 +38,7 @@ def main() -> int:
         "end to end": lambda: endtoend.measure(report, quick=args.quick),
         "answers": lambda: answers.measure(report, quick=args.quick),
         "footprint": lambda: footprint.measure(report, quick=args.quick),
+        "concentrator": lambda: concentrator.measure(report),
     }
     for name, measure in sections.items():
         sys.stderr.write(f"measuring {name} …\n")

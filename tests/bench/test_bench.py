@@ -8,10 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.bench import inprocess
+from tests.bench import concentrator, inprocess
 from tests.bench.inprocess import Arena
 from tests.bench.report import Report, Row
 from tests.lora_packet import NAME
+from tests.radio.sx1302_bench import needs_cc
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +77,20 @@ def test_a_missed_target_is_marked(
     assert report.rows[0].target_met is met
     assert report.rows[0].times_better == pytest.approx(times)
     assert ("MISSED" in report.table()) is (met is False)
+
+
+@needs_cc
+def test_the_memory_of_a_concentrator_is_sampled_on_both_sides_and_has_a_target(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SX1302_STANDIN", "")  # which the benchmark sets, and nobody else is to see
+    monkeypatch.setattr(concentrator, "FRAMES", 20_000)
+    report = Report()
+    concentrator.measure(report)
+    daemon, child, rate = report.rows
+    assert (daemon.target, child.target, rate.target) == (1.0, 1.0, None)
+    assert daemon.reference_value is not None
+    assert daemon.reference_value > 1
+    monkeypatch.setattr(concentrator, "CC", None)
+    concentrator.measure(report)
+    assert report.skipped == ["memory of a concentrator: a C compiler is missing: apt-get install gcc"]

@@ -256,6 +256,17 @@ def test_a_concentratord_that_does_not_run_yet_is_a_warning(
     assert "radio[2].event_url" not in told
 
 
+def test_a_token_that_stations_would_never_show_is_a_warning(
+    gateway: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = gateway.folder / "token"
+    token.write_text("Bearer of good news", encoding="ascii")
+    station = f'[[radio]]\ntype = "basics_station"\nregion = "EU868"\nport = 0\ntoken_file = "{token}"\n'
+    gateway.write(f"{gateway.text}{station}")
+    status, told = _checked(gateway, capsys)
+    assert (status, "radio[2].token_file: warning: stations show their token within TLS only" in told) == (0, True)
+
+
 def test_a_folder_that_we_may_not_write_is_told(
     gateway: Installation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

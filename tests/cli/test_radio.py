@@ -128,10 +128,18 @@ def test_every_board_is_ready_for_each_of_the_three_sources(tmp_path: Path, name
     direct, forwarder, station = found
     assert isinstance(direct, Sx1302Settings)
     assert read_plan(direct.configuration).radio_0.enable
+    assert (direct.board, direct.gnss_device) == (name, None)
     assert forwarder == SemtechUdpSettings()
     assert isinstance(station, BasicsStationSettings)
     assert (station.region, station.sub_band, station.port) == (region, 2 if words else 0, 1887)
     assert [one.name for one in parse(f"{GATEWAY}{text}".encode(), "file").radios] == ["sx1302"]
+
+
+def test_the_receiver_of_a_board_is_in_the_table_of_the_bridge_itself(tmp_path: Path) -> None:
+    assert configure(tmp_path, "--gnss") == EXIT_OK
+    (direct,) = parse(f"{GATEWAY}{(tmp_path / 'radio.toml').read_text()}".encode(), "file").radios
+    assert isinstance(direct, Sx1302Settings)
+    assert direct.gnss_device == "/dev/ttyAMA0"
 
 
 def test_files_that_are_there_are_kept_unless_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,8 +27,8 @@ from tests.cli.sending import GATEWAY, PATIENCE, forwarder, free_port, push, pus
 from tests.daemon.config_help import Installation, device_toml
 from tests.lorawan.builders import Bridge, device, heard, uplink
 from tests.lorawan.joining import join_request, joiner, rejoin_request, root_of
+from tests.radio.station_peer import FRAME_ON_AIR, UPDF, VERSION
 from tests.radio.sx1302_plan import PLAN
-from tests.radio.test_basics_station import FRAME, UPDF, VERSION
 from tests.store.store_help import with_store
 
 METER = device()
@@ -182,7 +182,7 @@ def test_a_station_that_connects_is_heard_too(tmp_path: Path) -> None:
             station.send(json.dumps(UPDF))
             output, told = process.communicate(timeout=PATIENCE)
     line = json.loads(output)
-    assert (line["source"], line["gateway_eui"], line["phy_payload"]) == ("station", GATEWAY, FRAME.hex())
+    assert (line["source"], line["gateway_eui"], line["phy_payload"]) == ("station", GATEWAY, FRAME_ON_AIR.hex())
     assert (line["dev_addr"], line["fcnt16"], line["data_rate"]) == ("f4332211", 3, "SF7BW125")
     assert "a station is connected" in told
 

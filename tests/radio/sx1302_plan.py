@@ -6,8 +6,8 @@ from typing import Any
 
 GAINS = [{"rf_power": 12 + step, "pwr_idx": step} for step in range(16)]
 PLAN: dict[str, Any] = {
-    "com_type": "USB",
-    "com_path": "/dev/ttyACM0",
+    "com_type": "SPI",
+    "com_path": "/dev/spidev0.0",
     "antenna_gain": 2,
     "fine_timestamp": {"enable": True, "mode": "all_sf"},
     "radio_0": {

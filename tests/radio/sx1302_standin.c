@@ -1,7 +1,8 @@
 /* A stand-in for libloragw 2.1.0: the same calls and structures, written from the published layout, no radio.
  *
  * It is ruled by files in the directory that SX1302_STANDIN names: `mode` holds one word (what fails), `uplink`
- * makes the next fetch give one LoRa and one FSK frame, `sent` receives a line for each frame that was sent.
+ * makes the next fetch give one LoRa and one FSK frame, `air` has frames in hexadecimal, one a line, of which each
+ * fetch gives sixteen, `flood` makes every fetch give sixteen, `sent` receives a line for each frame that was sent.
  */
 #include <math.h>
 #include <signal.h>
@@ -38,7 +39,12 @@ struct tx { uint32_t freq_hz; uint8_t tx_mode; uint32_t count_us; uint8_t rf_cha
             bool invert_pol; uint8_t f_dev; uint16_t preamble; bool no_crc, no_header; uint16_t size;
             uint8_t payload[256]; };
 
+struct lbtchan { uint32_t freq_hz; uint8_t bandwidth; int scan_time_us; uint16_t transmit_time_ms; };
+struct lbt { bool enable; int8_t rssi_target; uint8_t nb_channel; struct lbtchan channels[16]; };
+struct sx1261 { bool enable; char spi_path[64]; int8_t rssi_offset; struct lbt lbt; };
+
 static struct board board;
+static struct sx1261 sx1261;
 
 static const char *place(const char *name) {
     static char path[512];
@@ -73,6 +79,12 @@ int lgw_txgain_setconf(uint8_t n, struct lut *conf) {
     return n != 0 || conf->size != 16 || conf->lut[15].rf_power != 27 ? -1 : failing("txgain");
 }
 int lgw_ftime_setconf(struct ftime *conf) { return !conf->enable || conf->mode != 1 ? -1 : failing("ftime"); }
+int lgw_sx1261_setconf(struct sx1261 *conf) {
+    sx1261 = *conf;
+    for (int i = 0; i < conf->lbt.nb_channel; i++)
+        if (conf->lbt.channels[i].bandwidth != 4 || conf->lbt.channels[i].scan_time_us != 5000) return -1;
+    return !conf->enable || strcmp(conf->spi_path, "/dev/spidev0.1") != 0 ? -1 : failing("sx1261");
+}
 int lgw_start(void) {
     if (once("hangstart")) for (;;) pause();
     printf("stand-in starts on %s\n", board.com_path);
@@ -89,11 +101,75 @@ int lgw_get_instcnt(uint32_t *value) {
     *value = last;
     return failing("counter");
 }
+/* The PPS: every whole second of the same clock. */
+int lgw_get_trigcnt(uint32_t *value) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *value = mode("nopps") ? 0 : (uint32_t)(now.tv_sec * 1000000u);
+    return failing("trigcnt");
+}
+int lgw_spectral_scan_start(uint32_t freq_hz, uint16_t nb_scan) {
+    FILE *file = fopen(place("scanning"), "w");
+    if (file) fclose(file);
+    return nb_scan != 1000 || freq_hz < 867100000 || freq_hz > 867500000 ? -1 : failing("scanstart");
+}
+int lgw_spectral_scan_get_status(int *status) {
+    *status = mode("scanslow") ? 1 : 3;
+    return failing("scanstatus");
+}
+int lgw_spectral_scan_get_results(int16_t levels[33], uint16_t results[33]) {
+    for (int i = 0; i < 33; i++) {
+        levels[i] = (int16_t)(-4 * i);
+        results[i] = mode("scanempty") ? 0 : i == 26 ? 900 : i == 15 ? 100 : 0;
+    }
+    return failing("scanresults");
+}
+int lgw_spectral_scan_abort(void) {
+    FILE *file = fopen(place("aborted"), "w");
+    if (file) fclose(file);
+    return failing("scanabort");
+}
+
 int lgw_status(uint8_t chain, uint8_t select, uint8_t *code) {
     *code = mode("busy") ? 3 : 2;
     return chain > 1 || select != 1 ? -1 : failing("status");
 }
 uint32_t lgw_time_on_air(const struct tx *packet) { return packet->size == 0 ? 0 : 50; }
+
+static void heard(struct rx *packet, const uint8_t *payload, size_t size) {
+    static uint32_t count;
+    *packet = (struct rx){.freq_hz = 868100000, .status = 0x10, .count_us = count += 100000, .modulation = 0x10,
+        .bandwidth = 4, .datarate = 7, .coderate = 1, .rssic = -60.0f, .rssis = -60.0f, .snr = 8.0f,
+        .size = (uint16_t)size};
+    memcpy(packet->payload, payload, size);
+}
+
+/* Frames from the file `air`, which is gone once all of them were given. */
+static int from_air(uint8_t limit, struct rx *packets) {
+    static FILE *air;
+    static char line[1024];
+    int found = 0;
+    if (air == NULL && (air = fopen(place("air"), "r")) == NULL) return 0;
+    while (found < limit && fgets(line, sizeof line, air) != NULL) {
+        uint8_t payload[256];
+        size_t size = 0;
+        unsigned byte;
+        while (size < 255 && sscanf(line + 2 * size, "%2x", &byte) == 1) payload[size++] = (uint8_t)byte;
+        heard(&packets[found++], payload, size);
+    }
+    if (found < limit) {
+        fclose(air);
+        air = NULL;
+        unlink(place("air"));
+    }
+    return found;
+}
+
+static int flood(uint8_t limit, struct rx *packets) {
+    static uint64_t number;
+    for (int i = 0; i < limit; i++, number++) heard(&packets[i], (const uint8_t *)&number, sizeof number);
+    return limit;
+}
 
 int lgw_receive(uint8_t limit, struct rx *packets) {
     if (once("hang")) for (;;) pause();
@@ -104,7 +180,8 @@ int lgw_receive(uint8_t limit, struct rx *packets) {
     }
     if (mode("fetch")) return -1;
     if (mode("toomany")) return limit + 1;
-    if (unlink(place("uplink")) != 0) return 0;
+    if (access(place("flood"), F_OK) == 0) return flood(limit, packets);
+    if (unlink(place("uplink")) != 0) return from_air(limit, packets);
     memset(packets, 0, 2 * sizeof *packets);
     packets[0] = (struct rx){.freq_hz = 868100000, .freq_offset = -1234, .if_chain = 2, .status = 0x10,
         .count_us = 4294967290u, .rf_chain = 1, .modem_id = 3, .modulation = 0x10, .bandwidth = 4, .datarate = 7,
@@ -135,12 +212,15 @@ const char *standin_layout(void) {
     snprintf(text, sizeof text,
         "Board %zu com_path %zu\nRssiTcomp %zu coeff_e %zu\nRxRf %zu single_input_mode %zu\n"
         "RxIf %zu implicit_coderate %zu\nDemod %zu multisf_datarate %zu\nTxGain %zu pwr_idx %zu\n"
-        "TxGainLut %zu size %zu\nFtime %zu mode %zu\nPktRx %zu ftime %zu\nPktTx %zu payload %zu\n",
+        "TxGainLut %zu size %zu\nFtime %zu mode %zu\nPktRx %zu ftime %zu\nPktTx %zu payload %zu\n"
+        "LbtChannel %zu transmit_time_ms %zu\nLbt %zu channels %zu\nSx1261 %zu lbt_conf %zu\n",
         sizeof(struct board), offsetof(struct board, com_path), sizeof(struct tcomp), offsetof(struct tcomp, e),
         sizeof(struct rxrf), offsetof(struct rxrf, single_input_mode), sizeof(struct rxif),
         offsetof(struct rxif, implicit_coderate), sizeof(struct demod), offsetof(struct demod, multisf_datarate),
         sizeof(struct gain), offsetof(struct gain, pwr_idx), sizeof(struct lut), offsetof(struct lut, size),
         sizeof(struct ftime), offsetof(struct ftime, mode), sizeof(struct rx), offsetof(struct rx, ftime),
-        sizeof(struct tx), offsetof(struct tx, payload));
+        sizeof(struct tx), offsetof(struct tx, payload), sizeof(struct lbtchan),
+        offsetof(struct lbtchan, transmit_time_ms), sizeof(struct lbt), offsetof(struct lbt, channels),
+        sizeof(struct sx1261), offsetof(struct sx1261, lbt));
     return text;
 }

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from lorabridge.errors import ConfigError
-from lorabridge.lorawan.air import LoraDataRate, Reception, Transmission, TxTiming
+from lorabridge.lorawan.air import LoraDataRate, Reception, TxTiming
+from lorabridge.lorawan.gps_time import gps_ns_of
 from lorabridge.lorawan.regions import REGIONS
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import SourceEnded
@@ -35,73 +35,20 @@ from lorabridge.radio.basics_station.source import BasicsStation
 from lorabridge.radio.channel_plan import all_plans
 from lorabridge.radio.faults import MalformedDatagram
 from lorabridge.simulation.pki import make_pki
-
-EUI = EUI64(0x0016C001FF10A235)
-ID6 = "16:c001:ff10:a235"
-XTIME = (1 << 62) + (0x5A << 48) + 0x1_2345_6789
-"""Beyond what a float can hold."""
-TMST = XTIME & 0xFFFF_FFFF
-UPINFO = {"rctx": 3, "xtime": XTIME, "gpstime": 1_300_000_000_123_456, "fts": -1, "rssi": -87, "snr": 7.25}
-HEARD = {"DR": 5, "Freq": 868_100_000, "RefTime": 0.0, "upinfo": UPINFO}
-FRAME = bytes.fromhex("40112233f4c00300080201020355667788")
-UPDF = {
-    "msgtype": "updf",
-    "MHdr": 0x40,
-    "DevAddr": -0x0BCCDDEF,
-    "FCtrl": 0xC0,
-    "FCnt": 3,
-    "FOpts": "",
-    "FPort": 8,
-    "FRMPayload": "02010203",
-    "MIC": -0x778899AB,
-} | HEARD
-VERSION = {"msgtype": "version", "station": "2.0.6(linux/testsim)", "protocol": 2, "features": ""}
-LIMIT = 10.0
-
-
-@asynccontextmanager
-async def endpoint(**settings: Any) -> AsyncIterator[BasicsStation]:
-    fields: dict[str, Any] = {"region": "EU868", "port": 0} | settings
-    source = BasicsStation(BasicsStationSettings(**fields))
-    await source.start()
-    try:
-        async with asyncio.timeout(LIMIT):
-            yield source
-    finally:
-        await source.stop()
-
-
-@asynccontextmanager
-async def station(source: BasicsStation, path: str = f"/router/{ID6}", **how: Any) -> AsyncIterator[ClientConnection]:
-    scheme = "wss" if "ssl" in how else "ws"
-    async with connect(f"{scheme}://127.0.0.1:{source.address[1]}{path}", compression=None, **how) as opened:
-        yield opened
-
-
-async def configured(opened: ClientConnection) -> dict[str, Any]:
-    await opened.send(json.dumps(VERSION))
-    answer: dict[str, Any] = json.loads(await opened.recv())
-    return answer
-
-
-def played(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        await scenario()
-
-    asyncio.run(run())
-
-
-def order(**change: Any) -> Transmission:
-    base: dict[str, Any] = {
-        "phy_payload": b"\x60answer",
-        "gateway_eui": EUI,
-        "timing": TxTiming.AT_TMST,
-        "frequency_hz": 868_100_000,
-        "data_rate": LoraDataRate(7, 125_000),
-        "power_dbm": 14,
-        "tmst": (TMST + 1_000_000) & 0xFFFF_FFFF,
-    }
-    return Transmission(**(base | change))
+from tests.radio.station_peer import (
+    EUI,
+    FRAME_ON_AIR,
+    HEARD,
+    ID6,
+    TMST,
+    UPDF,
+    XTIME,
+    configured,
+    endpoint,
+    order,
+    played,
+    station,
+)
 
 
 def test_a_station_is_led_in_configured_heard_and_sends() -> None:
@@ -131,15 +78,6 @@ def test_a_station_is_led_in_configured_heard_and_sends() -> None:
     played(scenario)
 
 
-FRAME_ON_AIR = (
-    bytes([0x40])
-    + (-0x0BCCDDEF & 0xFFFF_FFFF).to_bytes(4, "little")
-    + bytes.fromhex("c0030008")
-    + bytes.fromhex("02010203")
-    + (-0x778899AB & 0xFFFF_FFFF).to_bytes(4, "little")
-)
-
-
 def test_a_second_window_and_class_c_have_words_and_the_rest_has_not() -> None:
     async def scenario() -> None:
         async with endpoint() as source, station(source) as opened:
@@ -157,15 +95,73 @@ def test_a_second_window_and_class_c_have_words_and_the_rest_has_not() -> None:
                 await opened.send(json.dumps({"msgtype": "dntxed", "seqno": asked["diid"]}))
                 assert (await sending).error is None
             for unsendable in (
-                order(tmst=TMST + 17_000_000),
-                order(tmst=TMST + 1_500_000),
+                order(tmst=None),
+                order(tmst=TMST - 500_000),
+                order(tmst=(TMST + 700_500_000) & 0xFFFF_FFFF),
+                order(timing=TxTiming.AT_GPS_TIME),
                 order(timing=TxTiming.AT_GPS_TIME, gps_time_ms=1),
+                order(timing=TxTiming.AT_GPS_TIME, gps_time_ms=1 << 50),
                 order(data_rate=LoraDataRate(5, 125_000)),
             ):
                 assert (await source.transmit(unsendable)).error == "UNSENDABLE"
             await opened.send(json.dumps({"msgtype": "dntxed", "seqno": 999}))
             assert (await source.transmit(order())).error == "NO_DNTXED"  # the window is over and nothing was said
             assert source.counters["dntxed_unmatched"] == 1
+
+    played(scenario)
+
+
+def test_a_moment_that_belongs_to_no_window_is_scheduled_by_the_clock_of_the_station() -> None:
+    async def scenario() -> None:
+        async with endpoint() as source, station(source) as opened:
+            await configured(opened)
+            assert (await source.transmit(order())).error == "UNSENDABLE"  # nothing is known of that clock yet
+            await opened.send(json.dumps(UPDF))
+            await source.receive()
+            for ahead_us in (1_250_000, 17_000_000, 599_000_000):
+                result = await source.transmit(order(tmst=(TMST + ahead_us) & 0xFFFF_FFFF))
+                assert (result.error, result.warning) == (None, "NO_REPORT")
+                asked = json.loads(await opened.recv())
+                assert asked["msgtype"] == "dnsched"
+                (entry,) = asked["schedule"]
+                assert (entry["xtime"], entry["rctx"]) == (XTIME + ahead_us, 3)
+                assert (entry["DR"], entry["Freq"], entry["pdu"]) == (5, 868_100_000, b"\x60answer".hex())
+
+    played(scenario)
+
+
+def test_a_clock_that_turned_since_the_last_uplink_is_still_understood() -> None:
+    now = [1000.0]
+
+    async def scenario() -> None:
+        clocks = {"monotonic": lambda: now[0]}
+        async with endpoint(clocks) as source, station(source) as opened:
+            await configured(opened)
+            await opened.send(json.dumps(UPDF))
+            await source.receive()
+            turns_us = 3 * (1 << 32)
+            now[0] += turns_us / 1e6 + 0.05  # and the two clocks are not quite the same
+            assert (await source.transmit(order(tmst=(TMST + 250_000) & 0xFFFF_FFFF))).error is None
+            (entry,) = json.loads(await opened.recv())["schedule"]
+            assert entry["xtime"] == XTIME + turns_us + 250_000
+
+    played(scenario)
+
+
+def test_gps_time_is_a_ping_slot_whose_report_is_waited_for() -> None:
+    async def scenario() -> None:
+        async with endpoint() as source, station(source) as opened:
+            await configured(opened)
+            moment_ms = gps_ns_of(time.time_ns()) // 1_000_000 + 200_000
+            transmission = order(timing=TxTiming.AT_GPS_TIME, tmst=None, gps_time_ms=moment_ms)
+            sending = asyncio.ensure_future(source.transmit(transmission))
+            asked = json.loads(await opened.recv())
+            assert (asked["msgtype"], asked["dC"], asked["gpstime"]) == ("dnmsg", 1, moment_ms * 1000)
+            assert (asked["DR"], asked["Freq"]) == (5, 868_100_000)
+            assert not {"RxDelay", "RX1DR", "RX2DR", "xtime"} & set(asked)
+            await opened.send(json.dumps({"msgtype": "dntxed", "diid": asked["diid"], "xtime": XTIME}))
+            result = await sending
+            assert (result.error, result.warning) == (None, None)
 
     played(scenario)
 
@@ -322,6 +318,7 @@ def test_every_plan_becomes_a_configuration_that_says_what_the_region_says(plan:
     low, high = config["freq_range"]
     assert low <= plan.region.rx2_frequency_hz <= high
     assert config["region"] in {"EU868", "US915", "AU915", "KR920", "AS923-1"}
+    assert config["nodc"] is (plan.region.name not in {"AS923-1", "KR920"})
     assert not {"runcmd", "rmtsh"} & set(json.dumps(config).split('"'))
 
 

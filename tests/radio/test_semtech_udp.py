@@ -30,6 +30,7 @@ from lorabridge.radio.gwmp import (
     build_tx_ack,
     parse_datagram,
 )
+from lorabridge.radio.outcomes import BUSY, UNSENDABLE
 from lorabridge.radio.semtech_udp import SemtechUdp, SemtechUdpSettings
 from lorabridge.radio.txpk import parse_txpk_payload
 from lorabridge.settings import ByteSize, Duration, read_table
@@ -545,7 +546,7 @@ def test_what_the_protocol_has_no_words_for_is_not_sent() -> None:
                 data_rate=LoraDataRate(7, 125_000),
                 power_dbm=14,
             )
-            assert await server.transmit(odd) == TxResult(error=semtech_udp.UNSENDABLE)
+            assert await server.transmit(odd) == TxResult(error=UNSENDABLE)
             assert server.counters["transmitted"] == 0
 
     run(scenario())
@@ -557,7 +558,7 @@ def test_no_two_transmissions_wait_under_one_token() -> None:
             await one.pull()
             sending = asyncio.ensure_future(server.transmit(transmission()))
             await one.hear(one.down)
-            assert await server.transmit(transmission()) == TxResult(error=semtech_udp.BUSY)
+            assert await server.transmit(transmission()) == TxResult(error=BUSY)
             one.down.send(build_tx_ack(b"zz", ONE, TxResult()))
             assert await sending == TxResult()
 

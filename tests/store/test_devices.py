@@ -406,6 +406,7 @@ CASES = {
     "tag no text": ("tags = { floor = 3 }", "tags", "expected str"),
     "empty name": ('name = ""', "name", "expected str matching"),
     "name with a line break": ('name = "a\\nb"', "name", "expected str matching"),
+    "name with a line break behind it": ('name = "a\\n"', "name", "expected str matching"),
     "root key of an ABP device": (f'app_key = "{K4}"', "app_key", "does not belong"),
     "key of 1.1": (f'nwk_s_enc_key = "{K4}"', "nwk_s_enc_key", "does not belong"),
     "JoinEUI of an ABP device": ('join_eui = "70b3d57ed0000001"', "join_eui", "does not belong"),

@@ -189,7 +189,7 @@ def test_a_server_that_does_not_speak_tls_is_named(authority: Authority) -> None
         writer.write(b"220 mail.example ESMTP\r\n")
         writer.close()
 
-    asyncio.run(_against(greet, authority, LinkFault.TLS_CLOSED))
+    asyncio.run(_against(greet, authority, LinkFault.NOT_TLS))
 
 
 def test_a_server_that_hangs_up_in_the_handshake_is_named(authority: Authority) -> None:

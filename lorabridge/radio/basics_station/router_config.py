@@ -14,6 +14,8 @@ _LEAST_SF = 7
 _UNUSED = [-1, 0, 0]
 _NATIVE = {"EU868": "EU868", "US915": "US915", "AU915": "AU915", "KR920": "KR920", "AS923-1": "AS923-1"}
 """Regions that Basics Station 2.0.6 knows. Under any other name it drops every downlink."""
+_LISTENS_FIRST = frozenset({"AS923-1", "KR920"})
+"""Where a station listens before it talks; its rest after each frame is part of that."""
 
 
 def region_alias(region: Region) -> str:
@@ -45,8 +47,9 @@ def router_config(plan: ChannelPlan) -> dict[str, Any]:
         "max_eirp": max(band.eirp_dbm for band in region.sub_bands),
         "bcning": None,
         "nocca": False,
-        # Under an alias the station would count by the sub-bands of another region; the bridge counts by its own.
-        "nodc": not is_native,
+        # The bridge counts by the hour and by the region's own sub-bands. A station lets a band rest after each frame
+        # for as long as its share of an hour demands, which leaves most answers unsent.
+        "nodc": region.name not in _LISTENS_FIRST,
         "nodwell": not is_native,
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +11,8 @@ from msgspec import Meta
 
 from lorabridge.errors import ConfigError, Problem
 from lorabridge.lorawan.regions import REGIONS
-from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.channel_plan import ChannelPlan, make_plan
+from lorabridge.radio.source_settings import AllowedGateways, SourceName, check_bind, is_local
 
 MAX_TOKEN_FILE = 4096
 """Bytes of the file that holds the token."""
@@ -26,20 +25,12 @@ class BasicsStationSettings(msgspec.Struct, frozen=True, kw_only=True):
     sub_band: Annotated[
         int, Meta(ge=0, le=12, description="US915, AU915, CN470: which eight channels the stations hear, from 1")
     ] = 0
-    name: Annotated[
-        str,
-        Meta(
-            pattern="^[a-z0-9_]{1,32}$",
-            description="name of this source in logs, counters and records: at most 32 of a to z, 0 to 9 and _",
-        ),
-    ] = "station"
+    name: SourceName = "station"
     bind: Annotated[
         str, Meta(description="IP address to listen on; a station on the same machine needs only the default")
     ] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="TCP port to listen on; 0 takes a free one")] = 1887
-    gateways: Annotated[
-        tuple[EUI64, ...], Meta(description="gateways to listen to, by EUI; with none, every gateway is heard")
-    ] = ()
+    gateways: AllowedGateways = ()
     certificate_file: Annotated[
         str | None,
         Meta(
@@ -68,10 +59,7 @@ class BasicsStationSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_stations: Annotated[int, Meta(ge=1, le=10_000, description="stations that may be connected at a time")] = 64
 
     def __post_init__(self) -> None:
-        try:
-            ipaddress.ip_address(self.bind)
-        except ValueError:
-            raise ValueError(f"bind: {self.bind!r} is no IP address such as 127.0.0.1, 0.0.0.0 or ::") from None
+        check_bind(self.bind)
         if self.region not in REGIONS:
             raise ValueError(f"region: {self.region!r} is not known; known are {', '.join(REGIONS)}")
         if (self.certificate_file is None) is not (self.private_key_file is None):
@@ -91,8 +79,7 @@ class BasicsStationSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_open(self) -> bool:
         """Whether anybody who reaches the port may speak."""
-        is_local = ipaddress.ip_address(self.bind).is_loopback
-        return not (is_local or self.gateways or self.client_ca_file or self.token_file)
+        return not (is_local(self.bind) or self.gateways or self.client_ca_file or self.token_file)
 
 
 def tls_context(settings: BasicsStationSettings) -> ssl.SSLContext | None:

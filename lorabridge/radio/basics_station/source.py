@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -18,13 +17,15 @@ from typing import Final
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
-from lorabridge.errors import ConfigError, Problem, TransientError
-from lorabridge.lorawan.air import GatewayStatus, Reception, Transmission, TxResult, TxTiming
+from lorabridge.errors import TransientError
+from lorabridge.lorawan.air import GatewayStatus, Reception, Transmission, TxResult
 from lorabridge.lorawan.gps_time import gps_ns_of
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import SourceEnded
+from lorabridge.radio.basics_station.listener import WRITE_LIMIT, Connection, Listener, listen, silent_logger
 from lorabridge.radio.basics_station.messages import (
     Message,
     SentMessage,
@@ -35,11 +36,13 @@ from lorabridge.radio.basics_station.messages import (
     parse_message,
     parse_router,
 )
+from lorabridge.radio.basics_station.orders import order
 from lorabridge.radio.basics_station.router_config import data_rates, router_config
 from lorabridge.radio.basics_station.settings import BasicsStationSettings, read_token, tls_context
-from lorabridge.radio.basics_station.uplinks import Heard, Uplinks, downlink, reception
+from lorabridge.radio.basics_station.station import NOT_CONNECTED, Station
+from lorabridge.radio.basics_station.uplinks import Heard, reception
 from lorabridge.radio.faults import DatagramFault, MalformedDatagram
-from lorabridge.radio.holders import opening_error
+from lorabridge.radio.outcomes import BUSY, PENDING_LIMIT, UNSENDABLE
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -47,30 +50,21 @@ MAX_MESSAGE: Final = 40 * 1024
 """Bytes of one message: what a station itself takes."""
 INBOX_LIMIT: Final = 4096
 """Frames that may wait for the pipeline."""
-PENDING_LIMIT: Final = 256
-"""Downlinks of a station that may wait for their `dntxed`."""
+INBOX_SHARE: Final = 512
+"""Those of one station: a concentrator hears fewer than that in a second."""
+MORE_CONNECTIONS: Final = 32
+"""Beside two for each station, one of which may be dead: those that are at the door, or ask at `/router-info`."""
 PATIENCE: Final = 20.0
 """Seconds between pings, and without an answer until a station is given up."""
 HANDSHAKE_LIMIT: Final = 10.0
-"""Seconds that a station has for its first message."""
-SENT_LIMIT: Final = 0.5
-"""Seconds after a window has opened until a silent station counts as having refused."""
-AT_ONCE_LIMIT: Final = 2.0
-"""The same for what is sent at once: a station tries for a second."""
+"""Seconds that a connection has for TLS and its request, and then for its first message."""
 LONGEST_STOP: Final = 1.0
-
-NOT_CONNECTED: Final = "NOT_CONNECTED"
-"""TxResult.error: no station of this EUI is connected."""
-NOT_SENT: Final = "NO_DNTXED"
-"""TxResult.error: the station did not report the frame as sent; it never says why."""
-BUSY: Final = "TOO_MANY_PENDING"
-"""TxResult.error: too many downlinks wait for their `dntxed`."""
-UNSENDABLE: Final = "UNSENDABLE"
-"""TxResult.error: the protocol has no words for the transmission."""
 
 _INFO_PATH = "/router-info"
 _MUX_PATH = "/router/"
 _COUNTERS = (
+    "tcp_connections",
+    "turned_away",
     "connections",
     "refused",
     "replaced",
@@ -83,16 +77,6 @@ _COUNTERS = (
     "dntxed_unmatched",
     *(f"fault_{fault.value}" for fault in DatagramFault),
 )
-
-
-class _Station:
-    """One station that is connected."""
-
-    def __init__(self, connection: ServerConnection) -> None:
-        self.connection = connection
-        self.uplinks = Uplinks()
-        self.is_configured = False
-        self.pending: dict[int, asyncio.Future[TxResult]] = {}
 
 
 class BasicsStation:
@@ -109,13 +93,14 @@ class BasicsStation:
         self._settings = settings
         self._clock = clock
         self._monotonic = monotonic
-        self._plan = settings.plan
-        self._rates = data_rates(self._plan.region)
+        self._rates = data_rates(settings.plan.region)
+        self._router_config = build(router_config(settings.plan))
         self._token: str | None = None
-        self._server: Server | None = None
-        self._stations: dict[EUI64, _Station] = {}
-        self._inbox: deque[Reception | GatewayStatus] = deque()
+        self._stations: dict[EUI64, Station] = {}
+        self._inbox: deque[tuple[Station, Reception]] = deque()
         self._arrived = asyncio.Event()
+        self._listener: Listener | None = None
+        self._server: Server | None = None
         self._next_diid = 1
         self._counters: Counter[str] = Counter(dict.fromkeys(_COUNTERS, 0))
 
@@ -136,15 +121,18 @@ class BasicsStation:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """Totals by name, and how many stations are connected now."""
-        return {**self._counters, "stations": len(self._stations)}
+        """Totals by name, and how many stations are connected now.
+
+        `tcp_connections` are all that came; what failed within TLS is counted nowhere else.
+        """
+        return {**self._counters, **self._at_the_door(), "stations": len(self._stations)}
 
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens: (IP address, port). Raises TransientError while it does not."""
-        if self._server is None:
+        if self._listener is None:
             raise TransientError(f"{self.name} is not listening")
-        host, port = next(iter(self._server.sockets)).getsockname()[:2]
+        host, port = self._listener.getsockname()[:2]
         return host, port
 
     async def start(self) -> None:
@@ -152,27 +140,24 @@ class BasicsStation:
         await self.stop()
         settings = self._settings
         context, self._token = tls_context(settings), read_token(settings)
-        place = f"{settings.bind} port {settings.port}"
-        try:
-            self._server = await serve(
-                self._serve,
-                settings.bind,
-                settings.port,
-                ssl=context,
-                process_request=self._door,
-                compression=None,
-                max_size=MAX_MESSAGE,
-                ping_interval=PATIENCE,
-                ping_timeout=PATIENCE,
-                open_timeout=HANDSHAKE_LIMIT,
-                close_timeout=LONGEST_STOP,
-                server_header=None,
-            )
-        except PermissionError as error:
-            hint = "use a port of 1024 or above"
-            raise ConfigError([Problem(where=settings.name, what=f"{place}: {error.strerror}", hint=hint)]) from None
-        except OSError as error:
-            raise opening_error(place, error, socket.SOCK_STREAM, settings.port) from None
+        limit = 2 * settings.max_stations + MORE_CONNECTIONS
+        self._listener = listen(settings.bind, settings.port, limit=limit, owner=settings.name)
+        self._server = await serve(
+            self._serve,
+            sock=self._listener,
+            ssl=context,
+            process_request=self._door,
+            create_connection=Connection,
+            compression=None,
+            max_size=MAX_MESSAGE,
+            write_limit=WRITE_LIMIT,
+            ping_interval=PATIENCE,
+            ping_timeout=PATIENCE,
+            open_timeout=HANDSHAKE_LIMIT,
+            close_timeout=LONGEST_STOP,
+            server_header=None,
+            logger=silent_logger(),
+        )
         if settings.is_open:
             _LOGGER.warning(
                 "any station of the network may speak here: set gateways, token_file or client_ca_file",
@@ -183,7 +168,10 @@ class BasicsStation:
         """All that waits. After `stop` what was heard before, then SourceEnded."""
         while True:
             if self._inbox:
-                heard = list(self._inbox)
+                heard: list[Reception | GatewayStatus] = []
+                for station, told in self._inbox:
+                    station.waiting -= 1
+                    heard.append(told)
                 self._inbox.clear()
                 return heard
             if self._server is None:
@@ -192,35 +180,20 @@ class BasicsStation:
             await self._arrived.wait()
 
     async def transmit(self, transmission: Transmission) -> TxResult:
-        """Send `dnmsg` and wait until the station says that the frame is on the air."""
+        """Give the order, and wait until the station says that the frame is on the air (of `dnsched` it does not)."""
         station = self._stations.get(transmission.gateway_eui)
         if station is None or not station.is_configured:
             return TxResult(error=NOT_CONNECTED)
-        if len(station.pending) >= PENDING_LIMIT:
+        if station.owes >= PENDING_LIMIT:
             return TxResult(error=BUSY)
-        after = None if transmission.tmst is None else station.uplinks.find(transmission.tmst)
         diid, self._next_diid = self._next_diid, self._next_diid + 1
+        now, gps_ns = self._monotonic(), gps_ns_of(self._clock())
         try:
-            order = build(downlink(transmission, after, self._rates, diid))
+            told = order(transmission, station.uplinks, self._rates, diid, monotonic=now, gps_ns=gps_ns)
         except ValueError:
             return TxResult(error=UNSENDABLE)
-        limit = AT_ONCE_LIMIT
-        if after is not None and transmission.timing is TxTiming.AT_TMST:
-            heard, delay = after
-            limit = heard.heard_at + delay + SENT_LIMIT - self._monotonic()
-        answer: asyncio.Future[TxResult] = asyncio.get_running_loop().create_future()
-        station.pending[diid] = answer
-        try:
-            async with asyncio.timeout(max(0.0, limit)):
-                await station.connection.send(order)
-                self._counters["transmitted"] += 1
-                return await answer
-        except ConnectionClosed:
-            return TxResult(error=NOT_CONNECTED)
-        except TimeoutError:
-            return TxResult(error=NOT_SENT)
-        finally:
-            station.pending.pop(diid, None)
+        self._counters["transmitted"] += 1
+        return await station.send(told, diid)
 
     async def stop(self) -> None:
         """Close every connection and the port; what was heard stays for `receive`."""
@@ -228,7 +201,21 @@ class BasicsStation:
         if closing is not None:
             closing.close()
             await closing.wait_closed()
+        if self._listener is not None:
+            for name, total in self._at_the_door().items():
+                self._counters[name] = total
+            self._listener.close()
+            self._listener = None
         self._arrived.set()
+
+    def _at_the_door(self) -> dict[str, int]:
+        """Totals of what the listeners have counted."""
+        now = self._listener
+        came, turned_away = (0, 0) if now is None else (now.came, now.turned_away)
+        return {
+            "tcp_connections": self._counters["tcp_connections"] + came,
+            "turned_away": self._counters["turned_away"] + turned_away,
+        }
 
     def _door(self, connection: ServerConnection, request: Request) -> Response | None:
         """Who may come in, before anything of theirs is read."""
@@ -273,6 +260,9 @@ class BasicsStation:
             pass  # a station went, or never said anything: it comes again
         except MalformedDatagram as error:
             self._counters[f"fault_{error.fault.value}"] += 1
+        except Exception:
+            # The library would tell it to its own logger, which is silent.
+            _LOGGER.exception("a bug ended the connection of a station", extra={"fields": {"source": self.name}})
 
     async def _tell_where(self, connection: ServerConnection) -> None:
         """`/router-info`: the same endpoint under the gateway's own path. Raises MalformedDatagram."""
@@ -290,41 +280,53 @@ class BasicsStation:
         await connection.send(build(answer))
 
     async def _converse(self, connection: ServerConnection, eui: EUI64) -> None:
-        """A station at work; a second connection of the same gateway takes the place of the first."""
-        station, before = _Station(connection), self._stations.get(eui)
-        self._stations[eui] = station
+        """A station at work; a second connection of the same gateway takes the place of the first.
+
+        Raises MalformedDatagram when it does not begin with `version`.
+        """
+        async with asyncio.timeout(HANDSHAKE_LIMIT):
+            version = parse_message(await connection.recv())
+        if not isinstance(version, VersionMessage):
+            raise MalformedDatagram(DatagramFault.UNEXPECTED_TYPE)
+        before = self._stations.get(eui)
+        if before is None and len(self._stations) >= self._settings.max_stations:
+            self._counters["refused"] += 1
+            await connection.close(CloseCode.TRY_AGAIN_LATER)
+            return
+        station = self._stations[eui] = Station(connection)
         facts = {"source": self.name, "gateway": str(eui)}
-        if before is not None:
-            self._counters["replaced"] += 1
-            await before.connection.close()
         try:
+            if before is not None:
+                self._counters["replaced"] += 1
+                await before.connection.close()
+            fields = {**facts, "station": version.station, "model": version.model}
+            _LOGGER.info("a station is connected", extra={"fields": fields})
+            await connection.send(self._router_config)
+            station.is_configured = True
             async for text in connection:
-                self._counters["messages"] += 1
-                try:
-                    message = parse_message(text)
-                    if message is None:
-                        self._counters["ignored"] += 1
-                    elif isinstance(message, VersionMessage):
-                        fields = {**facts, "station": message.station, "model": message.model}
-                        _LOGGER.info("a station is connected", extra={"fields": fields})
-                        await connection.send(build(router_config(self._plan)))
-                        station.is_configured = True
-                    else:
-                        await self._take(message, station, eui)
-                except MalformedDatagram as error:
-                    self._counters[f"fault_{error.fault.value}"] += 1
+                await self._read(text, station, eui)
         finally:
             if self._stations.get(eui) is station:
                 del self._stations[eui]
-            for answer in station.pending.values():
-                if not answer.done():
-                    answer.set_result(TxResult(error=NOT_CONNECTED))
+            station.gone()
             _LOGGER.info("a station is gone", extra={"fields": facts})
 
-    async def _take(self, message: Message, station: _Station, eui: EUI64) -> None:
-        """One message of a station at work. Raises MalformedDatagram."""
+    async def _read(self, text: str | bytes, station: Station, eui: EUI64) -> None:
+        """One message of a station at work."""
+        self._counters["messages"] += 1
+        try:
+            message = parse_message(text)
+            if message is None or isinstance(message, VersionMessage):
+                self._counters["ignored"] += 1
+            else:
+                await self._take(message, station, eui)
+        except MalformedDatagram as error:
+            self._counters[f"fault_{error.fault.value}"] += 1
+
+    async def _take(self, message: Message, station: Station, eui: EUI64) -> None:
+        """What a message is about. Raises MalformedDatagram."""
         if isinstance(message, SentMessage):
-            self._conclude(message, station)
+            self._counters["dntxed" if station.conclude(message) else "dntxed_unmatched"] += 1
         elif isinstance(message, TimeSyncMessage):
             now = self._clock()
             gps = {"gpstime": gps_ns_of(now) // 1000, "MuxTime": now // 1000 / 1e6}
@@ -333,19 +335,10 @@ class BasicsStation:
             info = message.upinfo
             tmst = station.uplinks.note(Heard(info.xtime, info.rctx, self._monotonic()))
             told = reception(message, tmst, self._rates, gateway_eui=eui, source=self.name, received_at=self._clock())
-            if len(self._inbox) >= INBOX_LIMIT:
+            if station.waiting >= INBOX_SHARE or len(self._inbox) >= INBOX_LIMIT:
                 self._counters["inbox_dropped"] += 1
                 return
             self._counters["frames"] += 1
-            self._inbox.append(told)
+            station.waiting += 1
+            self._inbox.append((station, told))
             self._arrived.set()
-
-    def _conclude(self, message: SentMessage, station: _Station) -> None:
-        """A downlink is on the air."""
-        diid = message.seqno if message.diid is None else message.diid
-        answer = None if diid is None else station.pending.get(diid)
-        if answer is None or answer.done():
-            self._counters["dntxed_unmatched"] += 1
-            return
-        self._counters["dntxed"] += 1
-        answer.set_result(TxResult())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
 
 import msgspec
 
-from lorabridge.lorawan.air import Antenna, CrcStatus, DataRate, LoraDataRate, Reception, Transmission, TxTiming
+from lorabridge.lorawan.air import Antenna, CrcStatus, DataRate, LoraDataRate, Reception
 from lorabridge.lorawan.types import EUI64
-from lorabridge.radio.basics_station.messages import FrameMessage, dashed
+from lorabridge.radio.basics_station.messages import FrameMessage
 from lorabridge.radio.faults import DatagramFault, MalformedDatagram
 
 REMEMBERED = 1024
@@ -17,18 +16,17 @@ REMEMBERED = 1024
 LONGEST_DELAY = 16
 """Seconds from an uplink to the last window that can follow it."""
 _TMST = 0xFFFF_FFFF
+_HALF_TURN = 1 << 31
 _US = 1_000_000
-_NOBODY = dashed(EUI64(1))
-"""A station reports only downlinks that have a DevEUI; it makes nothing else of it."""
 
 
 class Heard(msgspec.Struct, frozen=True, gc=False):
-    """An uplink by the station's clock."""
+    """A moment by the station's clock, of an uplink unless it is said otherwise."""
 
     xtime: int
     rctx: int
     heard_at: float
-    """Monotonic seconds of ours."""
+    """The same in monotonic seconds of ours, less what an uplink took to us."""
 
 
 class Uplinks:
@@ -54,6 +52,18 @@ class Uplinks:
                 return heard, delay
         return None
 
+    def at(self, tmst: int, monotonic: float) -> Heard:
+        """The moment nearest to `monotonic` that has this counter. Raises ValueError before the first uplink.
+
+        The two clocks drift apart by some 50 us a second: enough to tell the turns of a counter of 71 minutes.
+        """
+        latest = next(reversed(self._by_tmst.values()), None)
+        if latest is None:
+            raise ValueError("a time of a clock that is not known")
+        passed = round((monotonic - latest.heard_at) * _US)
+        ahead = (tmst - latest.xtime - passed + _HALF_TURN) % (2 * _HALF_TURN) - _HALF_TURN
+        return Heard(latest.xtime + passed + ahead, latest.rctx, monotonic + ahead / _US)
+
 
 def reception(
     message: FrameMessage, tmst: int, rates: list[DataRate | None], *, gateway_eui: EUI64, source: str, received_at: int
@@ -77,32 +87,3 @@ def reception(
         gps_time_ms=info.gpstime // 1000 if info.gpstime else None,
         antennas=(antenna,),
     )
-
-
-def downlink(
-    transmission: Transmission, after: tuple[Heard, int] | None, rates: list[DataRate | None], diid: int
-) -> dict[str, Any]:
-    """`dnmsg`; `after`: what `Uplinks.find` found. Raises ValueError when the protocol has no words for it.
-
-    Each window is ordered by itself: which one it is the bridge decides, so that its books are right.
-    """
-    numbers = [number for number, rate in enumerate(rates) if rate == transmission.data_rate]
-    if not numbers:
-        raise ValueError("a data rate that the station was not told of")
-    message: dict[str, Any] = {
-        "msgtype": "dnmsg",
-        "DevEui": _NOBODY,
-        "diid": diid,
-        "pdu": transmission.phy_payload.hex(),
-        "priority": 0,
-    }
-    if transmission.timing is TxTiming.IMMEDIATELY:
-        # Class C without RX1: at once.
-        return message | {"dC": 2, "RxDelay": 1, "RX2DR": numbers[0], "RX2Freq": transmission.frequency_hz}
-    if transmission.timing is not TxTiming.AT_TMST or after is None:
-        raise ValueError("a time that belongs to no uplink of the station")
-    heard, delay = after
-    message |= {"dC": 0, "xtime": heard.xtime, "rctx": heard.rctx}
-    if delay < LONGEST_DELAY:
-        return message | {"RxDelay": delay, "RX1DR": numbers[0], "RX1Freq": transmission.frequency_hz}
-    return message | {"RxDelay": delay - 1, "RX2DR": numbers[0], "RX2Freq": transmission.frequency_hz}

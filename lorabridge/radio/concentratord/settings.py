@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from lorabridge.errors import Problem
+from lorabridge.radio.source_settings import SourceName
 from lorabridge.settings import Duration
 
 IPC_PATH_LIMIT: Final = 107
@@ -27,13 +28,7 @@ _ADDRESS = re.compile(r"ipc:///\S+|tcp://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5}
 class ConcentratordSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A `[[radio]]` of type `concentratord`: a concentrator that ChirpStack Concentratord drives."""
 
-    name: Annotated[
-        str,
-        Meta(
-            pattern="^[a-z0-9_]{1,32}$",
-            description="name of this source in logs, counters and records: at most 32 of a to z, 0 to 9 and _",
-        ),
-    ] = "concentratord"
+    name: SourceName = "concentratord"
     event_url: Annotated[
         str,
         Meta(

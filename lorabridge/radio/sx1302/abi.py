@@ -32,12 +32,19 @@ SELECT_TX: Final = 1
 TX_SCHEDULED: Final = 3
 TX_EMITTING: Final = 4
 LBT_NOT_ALLOWED: Final = 1
+LBT_CHANNELS: Final = 16
+SPI_PATH_LIMIT: Final = 63
+"""Bytes of the path of the SX1261."""
+SCAN_LEVELS: Final = 33
+"""LGW_SPECTRAL_SCAN_RESULT_SIZE: steps of 4 dB from 0 dBm down."""
+SCAN_COMPLETED: Final = 3
 
 _bool = ctypes.c_bool
 _u8 = ctypes.c_uint8
 _i8 = ctypes.c_int8
 _u16 = ctypes.c_uint16
 _u32 = ctypes.c_uint32
+_i16 = ctypes.c_int16
 _i32 = ctypes.c_int32
 _u64 = ctypes.c_uint64
 _float = ctypes.c_float
@@ -125,6 +132,43 @@ class Ftime(ctypes.Structure):
     """`struct lgw_conf_ftime_s`."""
 
     _fields_: ClassVar[_Fields] = [("enable", _bool), ("mode", ctypes.c_int)]
+
+
+class LbtChannel(ctypes.Structure):
+    """`struct lgw_conf_chan_lbt_s`."""
+
+    _fields_: ClassVar[_Fields] = [
+        ("freq_hz", _u32),
+        ("bandwidth", _u8),
+        ("scan_time_us", ctypes.c_int),
+        ("transmit_time_ms", _u16),
+    ]
+
+
+class Lbt(ctypes.Structure):
+    """`struct lgw_conf_lbt_s`; `rssi_target` is in dBm."""
+
+    _fields_: ClassVar[_Fields] = [
+        ("enable", _bool),
+        ("rssi_target", _i8),
+        ("nb_channel", _u8),
+        ("channels", LbtChannel * LBT_CHANNELS),
+    ]
+
+
+class Sx1261(ctypes.Structure):
+    """`struct lgw_conf_sx1261_s`."""
+
+    _fields_: ClassVar[_Fields] = [
+        ("enable", _bool),
+        ("spi_path", ctypes.c_char * 64),
+        ("rssi_offset", _i8),
+        ("lbt_conf", Lbt),
+    ]
+
+
+ScanLevels = _i16 * SCAN_LEVELS
+ScanCounts = _u16 * SCAN_LEVELS
 
 
 class PktRx(ctypes.Structure):

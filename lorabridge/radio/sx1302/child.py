@@ -16,13 +16,16 @@ from typing import Final
 
 import msgspec
 
-from lorabridge.radio.sx1302.library import Library, LibraryError, LibraryRefusedError
+from lorabridge.radio.sx1302.library import FETCH_LIMIT, Library, LibraryError, LibraryRefusedError
+from lorabridge.radio.sx1302.plan import Plan
+from lorabridge.radio.sx1302.scan import Scanner
 from lorabridge.radio.sx1302.schedule import TOO_LATE, Schedule, lead
 from lorabridge.radio.sx1302.wire import (
     FRAME_LIMIT,
     HEADER_SIZE,
     TO_CHILD,
     Beat,
+    Counter,
     Failed,
     Heard,
     Order,
@@ -95,21 +98,24 @@ class _Channel:
 class _Worker:
     """A started concentrator."""
 
-    def __init__(self, channel: _Channel, library: Library) -> None:
+    def __init__(self, channel: _Channel, library: Library, plan: Plan) -> None:
         self._channel = channel
         self._library = library
+        senders = [number for number, radio in enumerate(plan.radios) if radio.enable and radio.tx_enable]
+        self._scanner = Scanner(library, plan.sx1261_conf.spectral_scan, senders)
         self._schedule = Schedule()
         self._errors_in_a_row = 0
         self._fetch_errors = 0
+        self._is_behind = False
         self._next_beat = 0.0
-        self._counter: tuple[int, float] | None = None
+        self._counter: Counter | None = None
         self._counter_faults = 0
         self._next_temperature = 0.0
 
     def run(self) -> None:
         """Until told to stop. Raises LibraryError, _ParentGoneError."""
         while True:
-            for message in self._channel.take(POLL):
+            for message in self._channel.take(0.0 if self._is_behind else POLL):
                 if isinstance(message, Order):
                     self._accept(message)
                 elif isinstance(message, Stop):
@@ -119,6 +125,7 @@ class _Worker:
                 for order in self._schedule.due(self._library.counter()):
                     self._hand_over(order)
             self._fetch()
+            self._scan()
             self._beat()
 
     def _fetch(self) -> None:
@@ -131,8 +138,14 @@ class _Worker:
                 raise LibraryError(f"{error}, {FETCH_ERRORS} times in a row") from None
             return
         self._errors_in_a_row = 0
+        self._is_behind = len(packets) == FETCH_LIMIT
         if packets:
             self._channel.send(Heard(packets))
+
+    def _scan(self) -> None:
+        scanned = self._scanner.step(time.monotonic(), is_quiet=not self._schedule.is_waiting)
+        if scanned is not None:
+            self._channel.send(scanned)
 
     def _accept(self, order: Order) -> None:
         try:
@@ -144,6 +157,7 @@ class _Worker:
 
     def _hand_over(self, order: Order) -> None:
         error: str | None = None
+        self._scanner.interrupt(time.monotonic())
         try:
             timed = order.count_us is not None
             ahead = 0 if order.count_us is None else lead(order.count_us, self._library.counter())
@@ -175,15 +189,17 @@ class _Worker:
                 temperature = self._library.temperature()
             except LibraryError:
                 temperature = None
-        self._channel.send(Beat(self._fetch_errors, self._library.malformed, temperature))
+        totals = self._fetch_errors, self._library.malformed, self._scanner.failed
+        self._channel.send(Beat(*totals, temperature, self._counter))
 
     def _check_counter(self) -> None:
         """A board that was unplugged shows only so: the library then fetches nothing, without an error."""
-        count, now = self._library.counter(), time.monotonic()
-        before, self._counter = self._counter, (count, now)
+        pulse, count, now = self._library.pulse(), self._library.counter(), time.monotonic_ns()
+        self._schedule.settle(count)
+        before, self._counter = self._counter, Counter(pulse, count, now)
         if before is None:
             return
-        wrong = abs(lead(count, before[0]) - (now - before[1]) * 1e6) > COUNTER_TOLERANCE_US
+        wrong = abs(lead(count, before.count_us) - (now - before.at_ns) / 1000) > COUNTER_TOLERANCE_US
         self._counter_faults = self._counter_faults + 1 if wrong else 0
         if self._counter_faults >= COUNTER_FAULTS:
             raise LibraryError("the counter stands still or jumps: unplugged, without power, or reset")
@@ -202,7 +218,7 @@ def serve(connection: socket.socket) -> None:
         library = Library(setup.library)
         library.configure(setup.plan)
         channel.send(Started(library.start().to_bytes(8, "big")))
-        _Worker(channel, library).run()
+        _Worker(channel, library, setup.plan).run()
     except LibraryRefusedError as refusal:
         what, hint = refusal.args
         channel.send(Refused(what[:1000], hint[:1000]))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from lorabridge.radio.sx1302 import abi
-from lorabridge.radio.sx1302.plan import Channel, Plan, Radio
+from lorabridge.radio.sx1302.plan import Channel, Plan, Radio, Sx1261
 from lorabridge.radio.sx1302.wire import Order, Packet
 
 FETCH_LIMIT: Final = 16
@@ -31,15 +31,21 @@ _CALLS: Final = {
     "lgw_demod_setconf": (ctypes.POINTER(abi.Demod),),
     "lgw_txgain_setconf": (ctypes.c_uint8, ctypes.POINTER(abi.TxGainLut)),
     "lgw_ftime_setconf": (ctypes.POINTER(abi.Ftime),),
+    "lgw_sx1261_setconf": (ctypes.POINTER(abi.Sx1261),),
     "lgw_start": (),
     "lgw_stop": (),
     "lgw_receive": (ctypes.c_uint8, ctypes.POINTER(abi.PktRx)),
     "lgw_send": (ctypes.POINTER(abi.PktTx),),
     "lgw_status": (ctypes.c_uint8, ctypes.c_uint8, ctypes.POINTER(ctypes.c_uint8)),
     "lgw_get_instcnt": (ctypes.POINTER(ctypes.c_uint32),),
+    "lgw_get_trigcnt": (ctypes.POINTER(ctypes.c_uint32),),
     "lgw_get_eui": (ctypes.POINTER(ctypes.c_uint64),),
     "lgw_get_temperature": (ctypes.POINTER(ctypes.c_float),),
     "lgw_time_on_air": (ctypes.POINTER(abi.PktTx),),
+    "lgw_spectral_scan_start": (ctypes.c_uint32, ctypes.c_uint16),
+    "lgw_spectral_scan_get_status": (ctypes.POINTER(ctypes.c_int),),
+    "lgw_spectral_scan_get_results": (ctypes.POINTER(abi.ScanLevels), ctypes.POINTER(abi.ScanCounts)),
+    "lgw_spectral_scan_abort": (),
 }
 
 
@@ -89,6 +95,8 @@ class Library:
                 self._call("lgw_rxif_setconf", number, _rx_if(number, channel))
         if plan.fine_timestamp.enable:
             self._call("lgw_ftime_setconf", abi.Ftime(enable=True, mode=abi.FTIME_MODES[plan.fine_timestamp.mode]))
+        if plan.sx1261_conf.is_needed:
+            self._call("lgw_sx1261_setconf", _sx1261(plan.sx1261_conf))
 
     def start(self) -> int:
         """Start the concentrator: its EUI."""
@@ -132,6 +140,12 @@ class Library:
         self._call("lgw_get_instcnt", value)
         return value.value
 
+    def pulse(self) -> int:
+        """The counter at the last PPS: us, 32 bits; 0 when there was none."""
+        value = ctypes.c_uint32()
+        self._call("lgw_get_trigcnt", value)
+        return value.value
+
     def temperature(self) -> float:
         """Degrees Celsius of the board's sensor."""
         value = ctypes.c_float()
@@ -144,6 +158,24 @@ class Library:
         """Time on air, as the library reckons it (it knows whole milliseconds)."""
         return int(self._lib.lgw_time_on_air(_pkt_tx(order))) * 1000
 
+    def start_scan(self, frequency_hz: int, measurements: int) -> None:
+        """Let the SX1261 measure one channel; LBT uses the same radio and ends it."""
+        self._call("lgw_spectral_scan_start", frequency_hz, measurements)
+
+    def scan_result(self) -> list[tuple[int, int]] | None:
+        """(dBm, how many measurements) of each level once the scan is complete, None before."""
+        status = ctypes.c_int()
+        self._call("lgw_spectral_scan_get_status", status)
+        if status.value != abi.SCAN_COMPLETED:
+            return None
+        levels, counts = abi.ScanLevels(), abi.ScanCounts()
+        self._call("lgw_spectral_scan_get_results", levels, counts)
+        return list(zip(levels, counts, strict=True))
+
+    def abort_scan(self) -> None:
+        """Leave the SX1261 to others."""
+        self._call("lgw_spectral_scan_abort")
+
     def _call(self, name: str, *arguments: object) -> None:
         passed = [ctypes.byref(one) if isinstance(one, _BY_REFERENCE) else one for one in arguments]
         answer: int = getattr(self._lib, name)(*passed)
@@ -151,7 +183,15 @@ class Library:
             raise LibraryError(f"{name} returned {answer}")
 
 
-_BY_REFERENCE = (ctypes.Structure, ctypes.c_uint8, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_float)
+_BY_REFERENCE = (
+    ctypes.Structure,
+    ctypes.Array,
+    ctypes.c_uint8,
+    ctypes.c_int,
+    ctypes.c_uint32,
+    ctypes.c_uint64,
+    ctypes.c_float,
+)
 
 
 def _rx_rf(radio: Radio) -> abi.RxRf:
@@ -188,6 +228,14 @@ def _rx_if(number: int, channel: Channel) -> abi.RxIf:
         conf.implicit_crc_en = channel.implicit_crc_en
         conf.implicit_coderate = channel.implicit_coderate
     return conf
+
+
+def _sx1261(conf: Sx1261) -> abi.Sx1261:
+    lbt = abi.Lbt(enable=conf.lbt.enable, rssi_target=conf.lbt.rssi_target, nb_channel=len(conf.lbt.channels))
+    for entry, channel in zip(lbt.channels, conf.lbt.channels, strict=False):
+        entry.freq_hz, entry.bandwidth = channel.freq_hz, abi.BANDWIDTHS[channel.bandwidth]
+        entry.scan_time_us, entry.transmit_time_ms = channel.scan_time_us, channel.transmit_time_ms
+    return abi.Sx1261(enable=True, spi_path=conf.spi_path.encode(), rssi_offset=conf.rssi_offset, lbt_conf=lbt)
 
 
 def _pkt_tx(order: Order) -> abi.PktTx:

@@ -6,22 +6,24 @@ from typing import Final
 
 from lorabridge.lorawan.air import (
     Antenna,
+    ChannelNoise,
     CrcStatus,
     FskDataRate,
     LoraDataRate,
     Reception,
     Transmission,
-    TxTiming,
 )
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.sx1302 import abi
-from lorabridge.radio.sx1302.plan import Plan
-from lorabridge.radio.sx1302.wire import Order, Packet
+from lorabridge.radio.sx1302.plan import Lbt, Plan
+from lorabridge.radio.sx1302.wire import Order, Packet, Scanned
 
 TX_FREQ: Final = "TX_FREQ"
 TX_POWER: Final = "TX_POWER"
 GPS_UNLOCKED: Final = "GPS_UNLOCKED"
 UNSENDABLE: Final = "UNSENDABLE"
+LBT_TOLERANCE_HZ: Final = 10_000
+"""How far a frequency may lie from that of its LBT channel, as in the library."""
 
 _BANDWIDTHS_HZ = {code: hertz for hertz, code in abi.BANDWIDTHS.items()}
 _CODE_RATES = {code: text for text, code in abi.CODE_RATES.items()}
@@ -34,7 +36,9 @@ class NotSendableError(Exception):
     """Why a transmission cannot be: the text is for TxResult.error."""
 
 
-def reception_of(packet: Packet, *, gateway_eui: EUI64, source: str, received_at: int) -> Reception | None:
+def reception_of(
+    packet: Packet, *, gateway_eui: EUI64, source: str, received_at: int, gps_ns: int | None
+) -> Reception | None:
     """A frame of the library as the daemon knows frames; None for a modulation that there is not."""
     lora = packet.modulation == abi.MOD_LORA
     rate: LoraDataRate | FskDataRate
@@ -63,23 +67,40 @@ def reception_of(packet: Packet, *, gateway_eui: EUI64, source: str, received_at
         data_rate=rate,
         code_rate=_CODE_RATES.get(packet.code_rate) if lora else None,
         tmst=packet.count_us,
+        gps_time_ms=None if gps_ns is None else gps_ns // 1_000_000,
         rf_chain=packet.rf_chain,
         modem=packet.modem,
         antennas=(antenna,),
     )
 
 
-def order_of(transmission: Transmission, plan: Plan, number: int) -> tuple[Order, int]:
-    """The order for the library, and the power in dBm that it will have. Raises NotSendableError."""
-    if transmission.timing is TxTiming.AT_GPS_TIME:
-        raise NotSendableError(GPS_UNLOCKED)
-    at_once = transmission.timing is TxTiming.IMMEDIATELY
-    if not 0 <= transmission.rf_chain < abi.RF_CHAINS or (not at_once and transmission.tmst is None):
+def noise_of(scanned: Scanned) -> ChannelNoise | None:
+    """The histogram of a scan in two numbers; None for one without a measurement."""
+    levels, total = sorted(scanned.levels), sum(count for _, count in scanned.levels)
+    if total <= 0:
+        return None
+    found, seen = dict[int, int](), 0
+    for dbm, count in levels:
+        seen += count
+        for percent in (50, 95):
+            if seen * 100 >= total * percent:
+                found.setdefault(percent, dbm)
+    return ChannelNoise(scanned.frequency_hz, found[50], found[95])
+
+
+def order_of(transmission: Transmission, plan: Plan, number: int, count_us: int | None) -> tuple[Order, int]:
+    """The order for the library, and the power in dBm that it will have. Raises NotSendableError.
+
+    `count_us` is its moment by the concentrator's counter, None for at once.
+    """
+    if not 0 <= transmission.rf_chain < abi.RF_CHAINS:
         raise NotSendableError(UNSENDABLE)
     radio = plan.radios[transmission.rf_chain]
     if not (radio.enable and radio.tx_enable) or not 0 < len(transmission.phy_payload) <= abi.MAX_PAYLOAD:
         raise NotSendableError(UNSENDABLE)
     if not radio.tx_freq_min <= transmission.frequency_hz <= radio.tx_freq_max:
+        raise NotSendableError(TX_FREQ)
+    if plan.sx1261_conf.lbt.enable and not _has_lbt_channel(plan.sx1261_conf.lbt, transmission):
         raise NotSendableError(TX_FREQ)
     asked = transmission.power_dbm - plan.antenna_gain
     steps = [gain.rf_power for gain in radio.tx_gain_lut if gain.rf_power <= asked]
@@ -90,7 +111,7 @@ def order_of(transmission: Transmission, plan: Plan, number: int) -> tuple[Order
         number=number,
         payload=transmission.phy_payload,
         frequency_hz=transmission.frequency_hz,
-        count_us=None if at_once else transmission.tmst,
+        count_us=count_us,
         rf_chain=transmission.rf_chain,
         power_dbm=max(steps),
         modulation=modulation,
@@ -103,6 +124,15 @@ def order_of(transmission: Transmission, plan: Plan, number: int) -> tuple[Order
         crc=transmission.crc,
     )
     return order, max(steps) + plan.antenna_gain
+
+
+def _has_lbt_channel(lbt: Lbt, transmission: Transmission) -> bool:
+    """Whether the library can listen before it; to FSK, which has no bandwidth, it never can."""
+    rate = transmission.data_rate
+    return isinstance(rate, LoraDataRate) and any(
+        abs(channel.freq_hz - transmission.frequency_hz) <= LBT_TOLERANCE_HZ and channel.bandwidth == rate.bandwidth_hz
+        for channel in lbt.channels
+    )
 
 
 def _modulation(transmission: Transmission) -> tuple[int, int, int, int, int, int]:

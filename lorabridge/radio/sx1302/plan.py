@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,8 @@ from lorabridge.errors import ConfigError, Problem
 from lorabridge.radio.sx1302 import abi
 from lorabridge.radio.wire_values import I32, U32, Decibel
 
+SCAN_STEP_HZ: Final = 200_000
+"""Between two channels of the spectral scan."""
 _COMMENT = re.compile(r'("(?:\\.|[^"\\])*"?)|/\*(?:.*?\*/|.*)|//[^\n]*', re.DOTALL)
 """Text, kept, and comments. One that does not end goes to the end of the file: nothing is searched twice."""
 _SIZE_LIMIT = 1 << 20
@@ -83,12 +85,47 @@ class FineTime(msgspec.Struct, frozen=True):
     mode: Literal["high_capacity", "all_sf"] = "all_sf"
 
 
-class _Lbt(msgspec.Struct, frozen=True):
+class LbtChannel(msgspec.Struct, frozen=True):
+    """A channel on which is listened before a transmission."""
+
+    freq_hz: U32
+    bandwidth: Literal[125_000, 250_000]
+    scan_time_us: Literal[128, 5000]
+    transmit_time_ms: Annotated[int, Meta(ge=2, le=0xFFFF)]
+    """The longest transmission after it; the library wants 1.5 ms of it for itself."""
+
+
+class Lbt(msgspec.Struct, frozen=True):
+    """Listen-before-talk: a channel above `rssi_target` dBm is busy."""
+
     enable: bool = False
+    rssi_target: _Signed = 0
+    channels: Annotated[tuple[LbtChannel, ...], Meta(max_length=abi.LBT_CHANNELS)] = ()
 
 
-class _Sx1261(msgspec.Struct, frozen=True):
-    lbt: _Lbt = _Lbt()
+class SpectralScan(msgspec.Struct, frozen=True):
+    """The background scan: `nb_chan` channels 200 kHz apart, one of them every `pace_s` seconds."""
+
+    enable: bool = False
+    freq_start: U32 = 0
+    nb_chan: Annotated[int, Meta(ge=0, le=64)] = 0
+    nb_scan: Annotated[int, Meta(ge=0, le=0xFFFF)] = 0
+    """Measurements of each scan."""
+    pace_s: Annotated[int, Meta(ge=0, le=86_400)] = 10
+
+
+class Sx1261(msgspec.Struct, frozen=True):
+    """The second radio of some boards, which listens only."""
+
+    spi_path: Annotated[str, Meta(max_length=abi.SPI_PATH_LIMIT, pattern=r"^[\x21-\x7e]*$")] = ""
+    rssi_offset: _Signed = 0
+    spectral_scan: SpectralScan = SpectralScan()
+    lbt: Lbt = Lbt()
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything uses it."""
+        return self.lbt.enable or self.spectral_scan.enable
 
 
 class _AllSf(msgspec.Struct, frozen=True):
@@ -105,7 +142,7 @@ class Plan(msgspec.Struct, frozen=True, rename={"lora_std": "chan_Lora_std", "fs
     full_duplex: bool = False
     antenna_gain: _Signed = 0
     fine_timestamp: FineTime = FineTime()
-    sx1261_conf: _Sx1261 = _Sx1261()
+    sx1261_conf: Sx1261 = Sx1261()
     radio_0: Radio = Radio()
     radio_1: Radio = Radio()
     chan_multiSF_All: _AllSf = _AllSf()  # noqa: N815  # the vendor's name
@@ -124,6 +161,11 @@ class Plan(msgspec.Struct, frozen=True, rename={"lora_std": "chan_Lora_std", "fs
     def radios(self) -> tuple[Radio, Radio]:
         """Both RF chains."""
         return self.radio_0, self.radio_1
+
+    @property
+    def can_transmit(self) -> bool:
+        """Whether any radio has a transmitter."""
+        return any(radio.enable and radio.tx_enable for radio in self.radios)
 
     @property
     def multi_sf(self) -> tuple[Channel, ...]:
@@ -151,7 +193,7 @@ def read_plan(path: Path) -> Plan:
         plan = _FILE.decode(_COMMENT.sub(lambda found: found[1] or " ", text.decode("utf-8"))).plan
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise _refusal(path, str(error), "it must be a global_conf.json with SX130x_conf") from None
-    wrong = [*_wrong_radios(plan), *_wrong_channels(plan)]
+    wrong = [*_wrong_radios(plan), *_wrong_channels(plan), *_wrong_sx1261(plan)]
     if wrong:
         raise _refusal(path, "; ".join(wrong), "correct the file")
     return plan
@@ -162,10 +204,8 @@ def _refusal(path: Path, what: str, hint: str) -> ConfigError:
 
 
 def _wrong_radios(plan: Plan) -> list[str]:
-    """What cannot be of the radios; listen-before-talk is refused rather than left out, for the law may ask for it."""
+    """What cannot be of the radios."""
     wrong: list[str] = []
-    if plan.sx1261_conf.lbt.enable:
-        wrong.append("sx1261_conf.lbt.enable: listen-before-talk is not supported")
     if not plan.radios[plan.clksrc].enable:
         wrong.append(f"clksrc: radio_{plan.clksrc} is not enabled")
     for number, radio in enumerate(plan.radios):
@@ -194,4 +234,19 @@ def _wrong_channels(plan: Plan) -> list[str]:
         wrong.append("chan_Lora_std.spread_factor is missing")
     if plan.fsk.enable and not 500 <= plan.fsk.datarate <= 250_000:
         wrong.append("chan_FSK.datarate: 500 to 250000 bit/s")
+    return wrong
+
+
+def _wrong_sx1261(plan: Plan) -> list[str]:
+    """What the listening radio cannot do; the library says no more than -1 to it, at the first transmission."""
+    wrong: list[str] = []
+    conf = plan.sx1261_conf
+    if conf.is_needed and plan.com_type == "SPI" and not conf.spi_path:
+        wrong.append("sx1261_conf.spi_path is missing: the SX1261 has a device of its own")
+    if conf.lbt.enable and not conf.lbt.channels:
+        wrong.append("sx1261_conf.lbt.channels: without a channel nothing could be sent")
+    scan = conf.spectral_scan
+    last = scan.freq_start + max(0, scan.nb_chan - 1) * SCAN_STEP_HZ
+    if scan.enable and not (scan.nb_chan and scan.nb_scan and scan.freq_start >= 100_000_000 and last <= 1_000_000_000):
+        wrong.append("sx1261_conf.spectral_scan: freq_start (100 MHz to 1 GHz), nb_chan and nb_scan are needed")
     return wrong

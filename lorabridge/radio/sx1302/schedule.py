@@ -47,7 +47,7 @@ class Schedule:
 
     def add(self, order: Order, now: int, airtime_us: int) -> str | None:
         """Take a frame, or the word for why not. One without a moment is due at once."""
-        self._slots = [one for one in self._slots if one.waiting or lead(one.at, now) + one.airtime_us > 0]
+        self.settle(now)
         at = now if order.count_us is None else order.count_us
         ahead = lead(at, now)
         if order.count_us is not None and ahead < LEAST_LEAD_US:
@@ -63,6 +63,10 @@ class Schedule:
                 return COLLISION
         self._slots.append(_Slot(order, at, airtime_us, waiting=True))
         return None
+
+    def settle(self, now: int) -> None:
+        """Forget what was on the air; asked every few minutes, because half a turn later the past is the future."""
+        self._slots = [one for one in self._slots if one.waiting or lead(one.at, now) + one.airtime_us > 0]
 
     def due(self, now: int) -> list[Order]:
         """Frames to hand over now."""

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from lorabridge.radio.gnss.reader import BAUD
 from lorabridge.settings import Duration
 
 COM_PATH_LIMIT: Final = 49
@@ -40,13 +41,32 @@ class Sx1302Settings(msgspec.Struct, frozen=True, kw_only=True):
             examples=["/dev/ttyACM0", "/dev/spidev0.0"],
         ),
     ] = None
+    board: Annotated[
+        str | None,
+        Meta(
+            description="name of the board, a file of hardware/boards/: its reset and power lines are pulled before"
+            " every start; needed on SPI unless something else resets it",
+            examples=["rak5146", "waveshare_sx1302_lorawan_gateway_hat"],
+        ),
+    ] = None
+    gnss_device: Annotated[
+        str | None,
+        Meta(
+            description="serial port of the board's GNSS receiver: position, GPS time of frames, and transmissions at"
+            " a GPS time if it sends UBX-NAV-TIMEGPS",
+            examples=["/dev/ttyAMA0"],
+        ),
+    ] = None
+    gnss_baud: Annotated[int, Meta(ge=1200, le=921_600, description="speed of that port")] = BAUD
     start_timeout: Annotated[Duration, Meta(description="how long the concentrator may take to start")] = Duration(6)
     silence: Annotated[
         Duration, Meta(description="a library that says nothing for this long hangs, and is ended and restarted")
-    ] = Duration(3)
+    ] = Duration(2.5)
 
     def __post_init__(self) -> None:
         if self.device is not None and not 0 < len(self.device.encode()) <= COM_PATH_LIMIT:
             raise ValueError(f"device: 1 to {COM_PATH_LIMIT} bytes, the library has no room for more")
+        if self.gnss_device is not None and not self.gnss_device.startswith("/"):
+            raise ValueError("gnss_device: the path of a serial port, as /dev/ttyAMA0")
         if not 1 <= self.start_timeout <= 120 or not 1.5 <= self.silence <= 60:
             raise ValueError("start_timeout: 1s to 2min; silence: 1500ms to 60s")

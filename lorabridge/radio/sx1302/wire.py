@@ -60,18 +60,36 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     reason: _Text
 
 
+class Counter(msgspec.Struct, frozen=True, array_like=True):
+    """The concentrator's counter: at the last PPS (0: none yet) and at `at_ns` of the monotonic clock; us, 32 bits."""
+
+    pps_us: U32
+    count_us: U32
+    at_ns: int
+
+
 class Beat(msgspec.Struct, frozen=True, tag="beat"):
     """The library still comes back from its calls. Totals since the start; degrees Celsius."""
 
     fetch_errors: int
     malformed: int
+    scans_failed: int = 0
     temperature_c: Decibel | None = None
+    counter: Counter | None = None
+    """None when the library could not read it."""
 
 
 class Heard(msgspec.Struct, frozen=True, tag="heard"):
     """Frames, oldest first."""
 
     packets: list[Packet]
+
+
+class Scanned(msgspec.Struct, frozen=True, tag="scanned"):
+    """A channel of the spectral scan: (dBm, how many measurements) of each level."""
+
+    frequency_hz: U32
+    levels: Annotated[list[tuple[int, int]], Meta(max_length=64)]
 
 
 class Sent(msgspec.Struct, frozen=True, tag="sent"):
@@ -111,7 +129,7 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """Stop the concentrator and end."""
 
 
-FromChild = Started | Refused | Failed | Beat | Heard | Sent
+FromChild = Started | Refused | Failed | Beat | Heard | Sent | Scanned
 FROM_CHILD: Final = msgspec.msgpack.Decoder(FromChild)
 TO_CHILD: Final = msgspec.msgpack.Decoder(Setup | Order | Stop)
 
