@@ -33,6 +33,7 @@ COMMANDS = {
     "radio": "find concentrators, make the files that drive one, and show frames as they arrive",
     "provision": "exchange the claim certificate of a fleet for one of this gateway",
     "config": "print an example configuration",
+    "outbox": "look at what waits to be sent, and decide what becomes of refused records",
     "store": "check the database, or set a damaged one aside",
 }
 

@@ -20,6 +20,7 @@ from lorabridge.daemon.downlinks import Downlinks
 from lorabridge.daemon.health import Health
 from lorabridge.daemon.job_desk import JobDesk
 from lorabridge.daemon.log import Facts
+from lorabridge.daemon.outbox_watch import OutboxWatch, parked_event
 from lorabridge.daemon.pipeline import Pipeline
 from lorabridge.daemon.radios import Radios
 from lorabridge.daemon.remote import Remote, shadow_state
@@ -41,7 +42,8 @@ from lorabridge.radio.sx1302.settings import Sx1302Settings
 from lorabridge.radio.sx1302.source import Sx1302
 from lorabridge.store.database import Store
 from lorabridge.upstream.aws_iot import AwsIot
-from lorabridge.upstream.drain import Drain, OutboxRecord
+from lorabridge.upstream.batches import OutboxRecord, Packer
+from lorabridge.upstream.drain import Drain
 from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
 from lorabridge.upstream.formats import encoder
 from lorabridge.upstream.jobs import Jobs
@@ -109,8 +111,15 @@ class Bridge:
             on_change=_LinkLog().tell,
             on_certificate=self._certificate_judged,
         )
-        topics = Topics(config.aws_iot.topics, config.gateway.id)
-        self._drain = Drain(store, self._link, topics, on_parked=_tell_parked)
+        self._drain = Drain(
+            store,
+            self._link,
+            Packer(Topics(config.aws_iot.topics, config.gateway.id), config.gateway.id),
+            batching=config.aws_iot.batching == "auto",
+            report=lambda record, reason: self._encode(parked_event(record, reason, time.time_ns())),
+            on_parked=_tell_parked,
+        )
+        self._outbox_watch = OutboxWatch(store, config.report.security_interval, time.time_ns, time.monotonic)
         self._remote = Remote(float(config.report.stats_interval), self._drain.pause)
         self._shadow = self._new_shadow() if config.aws_iot.shadow else None
         self._desk = JobDesk(config.aws_iot, reload, self._uses_the_files)
@@ -248,7 +257,10 @@ class Bridge:
             **certificate_facts(link, self._link.certificate_valid_until),
             "paused": self._drain.is_paused,
             "commands": link.subscription.value,
-            "store": self._pipeline.trouble or "ok",
+            "store": self._pipeline.store_state.value,
+            "store_detail": self._pipeline.trouble,
+            "store_hint": self._pipeline.store_state.hint,
+            "outbox_used": self._outbox_watch.filled(self._config.store),
             "healthy": not (stuck or lost or self._pipeline.trouble) and link.state is LinkState.ONLINE,
             "stuck": stuck,
             "radios_down": self._radios.watch.down,
@@ -286,7 +298,10 @@ class Bridge:
                 self._shadow.tick(now)
             if self._jobs is not None:
                 self._jobs.tick()
-            await self._pipeline.commit([], events)
+            lost = self._outbox_watch.look()
+            await self._pipeline.commit([], [*events, *lost.events], lost)
+            with contextlib.suppress(TransientError):
+                self._drain.offer(await self._store.put_back())
 
     async def _until_empty(self) -> None:
         """Wait until every record has its PUBACK and is deleted."""

@@ -27,7 +27,7 @@ from lorabridge.lorawan.types import EUI64
 from lorabridge.lorawan.verdict import Verdict
 from lorabridge.radio.base import SourceEnded
 from lorabridge.store.database import Store
-from lorabridge.store.values import Batch, SessionChange, StoredRecord
+from lorabridge.store.values import Batch, SessionChange, StoredRecord, StoreState, StoreTrouble
 
 _LOGGER = logging.getLogger(__name__)
 _FACTS = Facts(_LOGGER)
@@ -79,6 +79,7 @@ class Pipeline:
         """When each gateway last sent anything, nanoseconds since the Unix epoch."""
         self.trouble = ""
         """Why the store cannot take what was judged; empty while it can."""
+        self.store_state = StoreState.OK
 
     async def run(self) -> None:
         """Until the source has no more."""
@@ -156,12 +157,19 @@ class Pipeline:
                 await self._wait(error)
             else:
                 self._backoff.reset()
-                self.trouble = ""
+                if self.trouble:
+                    self.trouble, self.store_state = "", StoreState.OK
+                    _FACTS.info("the store can again")
                 return stored
 
     async def _wait(self, error: TransientError) -> None:
         self.trouble = str(error)
-        _FACTS.error("the store cannot, trying again; frames wait in the radio's buffers", reason=str(error))
+        self.store_state = error.state if isinstance(error, StoreTrouble) else StoreState.UNAVAILABLE
+        _FACTS.error(
+            "the store cannot, trying again; frames wait in the radio's buffers",
+            reason=self.trouble,
+            hint=self.store_state.hint,
+        )
         await asyncio.sleep(self._backoff.next())
         self._check.progress()
 
@@ -227,6 +235,7 @@ def _batch(decisions: Sequence[Decision], records: tuple[Record, ...], work: Wor
         queued=tuple(work.queued.values()),
         unqueued=tuple(work.unqueued),
         airtimes=tuple(work.airtimes),
+        told=tuple(work.told),
     )
 
 

@@ -11,6 +11,7 @@ from lorabridge.lorawan.commands import QueuedCommand
 from lorabridge.lorawan.events import Event
 from lorabridge.lorawan.planner import Plan
 from lorabridge.lorawan.session import Session
+from lorabridge.store.values import Dropped
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +35,8 @@ class Work:
         self.unqueued: list[int] = []
         self.airtimes: list[Airtime] = []
         self.events: list[Event] = []
+        self.told: list[Dropped] = []
+        """Losses of the outbox that the events tell of."""
         self.jobs: list[Job] = []
         self.taken: list[Callable[[], None]] = []
         """Orders that are durable now: their senders may be told."""

@@ -24,6 +24,9 @@ class EventKind(enum.Enum):
     DOWNLINK_RESULT = "downlink_result"
     MAC = "mac"
     RADIO = "radio"
+    OUTBOX = "outbox"
+    BATCH = "batch"
+    """Several records in one publish: made when they leave, never stored."""
 
 
 class DeviceRef(msgspec.Struct, frozen=True, gc=False):
@@ -180,6 +183,33 @@ class RadioEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Of a recovery: how many starts failed in between."""
 
 
+class OutboxChange(enum.Enum):
+    """What happened to records that were to leave."""
+
+    DROPPED = "records_dropped"
+    """The outbox was full, or they were too old."""
+    PARKED = "record_parked"
+    """The endpoint will not have it; an operator decides (`lorabridge outbox`)."""
+
+
+class OutboxEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """Records that do not leave: lost to the bounds of the outbox, or refused by the endpoint."""
+
+    at: int
+    """Nanoseconds since the Unix epoch."""
+    change: OutboxChange
+    since: int | None = None
+    """Of a loss: when the first of them was dropped."""
+    dropped: tuple[tuple[str, int], ...] = ()
+    """Of a loss: how many of each kind since then; `parked` for parked ones."""
+    record: int | None = None
+    """Of a parked record: its number in the outbox, and what is known of it."""
+    kind: EventKind | None = None
+    dev_eui: EUI64 | None = None
+    size: int | None = None
+    reason: str = ""
+
+
 class GatewayStats(msgspec.Struct, frozen=True, kw_only=True):
     """What the bridge and one of its radios did in an interval."""
 
@@ -202,7 +232,18 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
-Event = Uplink | UplinkCopy | SecurityEvent | GatewayStats | Status | Join | DownlinkResult | MacReport | RadioEvent
+Event = (
+    Uplink
+    | UplinkCopy
+    | SecurityEvent
+    | GatewayStats
+    | Status
+    | Join
+    | DownlinkResult
+    | MacReport
+    | RadioEvent
+    | OutboxEvent
+)
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.resources
+import os
 import sqlite3
 from pathlib import Path
 
 from lorabridge.errors import ConfigError, Problem
 from lorabridge.store.files import damaged, mark_created, prepare_file, was_created
-from lorabridge.store.values import StoreFull, StoreUnavailable
+from lorabridge.store.values import StoreFull, StoreReadOnly, StoreUnavailable
 
 APPLICATION_ID = 0x6C6F7262
 """`lorb`: tells our database from any other SQLite file."""
@@ -16,6 +18,10 @@ BUSY_TIMEOUT_S = 1.0
 """Nobody else should write; an operator with a shell may, for a moment."""
 _WAL_PAGES = 1000
 _WAL_BYTES = 16 << 20
+
+CHECKED_WHOLE = 32 << 20
+"""Bytes of a database up to which every start looks at all of it."""
+_OF_RECORDS = {"outbox", "parked"}
 
 _FULL = {sqlite3.SQLITE_FULL}
 _UNAVAILABLE = {
@@ -38,10 +44,22 @@ def translate(error: sqlite3.Error, path: Path) -> Exception:
     if code in _FULL:
         return StoreFull(said)
     if code in _UNAVAILABLE:
-        return StoreUnavailable(said)
+        return StoreReadOnly(f"{path}: the file system is read-only") if _is_read_only(path) else StoreUnavailable(said)
     if code in _DAMAGED:
         return damaged(path, f"the database is damaged: {error}")
     return error
+
+
+def _is_read_only(path: Path) -> bool:
+    """Whether the file system takes no writes: SQLite tells no more than that one failed.
+
+    Asked by doing: after an error the kernel refuses every write without calling the mount read-only (ext4).
+    """
+    try:
+        os.utime(path)
+    except OSError as error:
+        return error.errno == errno.EROFS
+    return False
 
 
 def open_database(path: Path, durability: str) -> sqlite3.Connection:
@@ -79,10 +97,18 @@ def check_integrity(connection: sqlite3.Connection, path: Path, *, thorough: boo
     """Whether the file holds together and is ours to use. Raises ConfigError or sqlite3.Error."""
     check_ours(connection, path)
     check = "integrity_check" if thorough else "quick_check"
-    found = [row[0] for row in connection.execute(f"PRAGMA {check}(3)")]
-    if found != ["ok"]:
+    is_long = path.stat().st_size > CHECKED_WHOLE and not thorough
+    checks = [f"{check}({table})" for table in _small_tables(connection)] if is_long else [f"{check}(3)"]
+    found = [row[0] for each in checks for row in connection.execute(f"PRAGMA {each}") if row[0] != "ok"]
+    if found:
         what = "the database is damaged: " + "; ".join(line for text in found for line in text.splitlines())
         raise damaged(path, what[:500])
+
+
+def _small_tables(connection: sqlite3.Connection) -> list[str]:
+    """All but those of records: a start must not read gigabytes. Damage there is found when it is read."""
+    rows = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    return [name for (name,) in rows if name not in _OF_RECORDS]
 
 
 def check_ours(connection: sqlite3.Connection, path: Path) -> None:

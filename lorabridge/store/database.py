@@ -16,7 +16,7 @@ from typing import Self, cast
 from lorabridge.lorawan.activation import JoinedSession, JoinHistory
 from lorabridge.lorawan.air import Airtime
 from lorabridge.lorawan.commands import QueuedCommand
-from lorabridge.lorawan.events import EventKind
+from lorabridge.lorawan.events import EventKind, Record
 from lorabridge.lorawan.session import History, Session
 from lorabridge.lorawan.types import FCnt32
 from lorabridge.store import joins
@@ -26,6 +26,7 @@ from lorabridge.store.key_wrap import KeyKeeper
 from lorabridge.store.sessions import was_heard
 from lorabridge.store.values import (
     Batch,
+    Dropped,
     SessionChange,
     StoreConflict,
     StoreDamaged,
@@ -34,7 +35,7 @@ from lorabridge.store.values import (
     StoreSettings,
     StoreUnavailable,
 )
-from lorabridge.store.writer import CloseJob, CommitJob, Found, Job, Outcome, ParkJob, ReadJob, Writer
+from lorabridge.store.writer import CloseJob, CommitJob, Found, Job, Outcome, ParkJob, ReadJob, RetryJob, Writer
 
 __all__ = [
     "Batch",
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 _EMPTY = Batch()
+_NEVER_STORED = (EventKind.STATUS, EventKind.BATCH)
 
 DONE_WITHIN_S = 0.4
 """How long an acknowledged record may wait for a commit that takes its deletion along."""
@@ -142,8 +144,8 @@ class Store(History):
 
         Raises StoreConflict, StoreFull or StoreUnavailable (retry), StoreDamaged; then nothing of it was stored.
         """
-        if any(record.kind is EventKind.STATUS for record in batch.records):
-            raise ValueError("a status is never stored: only the newest one means anything")
+        if any(record.kind in _NEVER_STORED for record in batch.records):
+            raise ValueError("of a status only the newest one means anything, and a batch is made of stored records")
         if batch == _EMPTY:
             return []
         future: asyncio.Future[object] = self._loop.create_future()
@@ -162,11 +164,24 @@ class Store(History):
         if self._done and self._done_timer is None and not self._closed:
             self._done_timer = self._loop.call_later(DONE_WITHIN_S, self._flush_done)
 
-    async def park(self, record_id: int, reason: str) -> None:
-        """Take a record out of the outbox that the endpoint will not have; kept for the operator."""
+    async def park(self, record_id: int, reason: str, report: Record | None = None) -> list[StoredRecord]:
+        """Take a record out of the outbox that the endpoint will not have; kept for the operator.
+
+        `report` is stored with it, and returned as `commit` does; nothing happens when there is no such record.
+        """
         future: asyncio.Future[object] = self._loop.create_future()
-        self._put(ParkJob(future, self._take_done(), record_id, reason))
-        await future
+        self._put(ParkJob(future, self._take_done(), record_id, reason=reason, report=report))
+        return cast("list[StoredRecord]", await future)
+
+    async def put_back(self) -> list[StoredRecord]:
+        """Parked records that an operator wanted tried again since the last time, now in the outbox; as `commit`."""
+        future: asyncio.Future[object] = self._loop.create_future()
+        self._put(RetryJob(future, self._take_done()))
+        return cast("list[StoredRecord]", await future)
+
+    def untold(self) -> list[Dropped]:
+        """What the outbox has lost and no record tells of; `Batch.told` settles it."""
+        return self._writer.books.untold()
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -177,6 +192,7 @@ class Store(History):
             "store_sessions": len(self._sessions),
             "store_commits": writer.commits,
             "store_failures": writer.failures,
+            "store_bytes_written": writer.bytes_written,
         }
 
     async def close(self) -> None:

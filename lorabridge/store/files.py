@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from lorabridge.errors import ConfigError, Problem
-from lorabridge.store.values import StoreDamaged, StoreFull
+from lorabridge.store.values import StoreDamaged, StoreFull, StoreReadOnly
 
 _PRIVATE_FILE = 0o600
 _PRIVATE_FOLDER = 0o700
@@ -194,10 +194,12 @@ def _check_file(path: Path) -> None:
 
 
 def refused(path: Path, error: OSError) -> Exception:
-    """An operating system error: a full disk may pass, the rest is the operator's."""
+    """An operating system error: a disk that is full or read-only may pass, the rest is the operator's."""
     said = (error.strerror or str(error)).lower()
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreFull(f"{path}: {said}")
+    if error.errno == errno.EROFS:
+        return StoreReadOnly(f"{path}: {said}")
     hint = "look at the owner and mode of the file and its folders, and at store.path"
     return ConfigError([Problem(where=str(path), what=said, hint=hint)])
 

@@ -19,7 +19,7 @@ _DEV_NONCES = 1 << 16
 
 def read_nonces(path: Path, dev_eui: EUI64) -> NoncesUsed | None:
     """What a device has used of its nonces, None when it never joined. Raises ConfigError, TransientError."""
-    with _connection(path, "ro") as connection:
+    with existing_database(path, "ro") as connection:
         return joins.nonces_used(connection, dev_eui) if _knows_joins(connection) else None
 
 
@@ -28,10 +28,10 @@ def forget_nonces(path: Path, dev_eui: EUI64) -> NoncesUsed | None:
 
     Raises ConfigError, TransientError; then nothing was changed.
     """
-    with _connection(path, "rw") as connection:
+    with existing_database(path, "rw") as connection:
         if not _knows_joins(connection):
             return None
-        with _transaction(connection):
+        with transaction(connection):
             used = joins.nonces_used(connection, dev_eui)
             joins.let_go_of_nonces(connection, dev_eui)
         return used
@@ -43,7 +43,7 @@ def forget_sessions(path: Path) -> int:
         raise _nothing_there(path)
     lock = Lock.take(path)
     try:
-        with contextlib.closing(open_database(path, "power-loss")) as connection, _transaction(connection):
+        with contextlib.closing(open_database(path, "power-loss")) as connection, transaction(connection):
             return joins.end_all_joined(connection)
     except sqlite3.Error as error:
         raise translate(error, path) from error
@@ -64,7 +64,7 @@ def describe_nonces(used: NoncesUsed | None) -> str:
 
 
 @contextlib.contextmanager
-def _connection(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
+def existing_database(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
     """A connection to a database of ours that is there."""
     if not path.is_file():
         raise _nothing_there(path)
@@ -77,7 +77,8 @@ def _connection(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 
 @contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

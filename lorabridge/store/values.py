@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import enum
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
@@ -13,11 +14,31 @@ from lorabridge.lorawan.commands import QueuedCommand
 from lorabridge.lorawan.events import EventKind, Record
 from lorabridge.lorawan.session import Session
 from lorabridge.lorawan.types import EUI64, FCnt32
-from lorabridge.settings import ByteSize
+from lorabridge.settings import ByteSize, Duration
 from lorabridge.store.device_settings import KeyReference
 
-RECORD_OVERHEAD = 48
-"""Bytes that a record counts in the outbox beside its payload: its row and its share of the page."""
+_PAGE, _ROW, _CELL = 4096, 40, 2
+"""SQLite's page; what a row has beside its payload; what a page has for each row."""
+_ROOM, _LARGEST, _LEAST = _PAGE - 8, _PAGE - 35, 489
+"""Of a page: room for rows, the longest row that stays in it, and what at least stays in it of a longer one."""
+_TREE = 201, 200
+"""The pages that lead to those of the rows, and those that map them."""
+CLOCK_IS_SET_NS = 1_760_000_000 * 10**9
+"""October 2025: a clock that says less is not set, and how old a record from then is nobody knows."""
+
+
+def counted_size(payload_size: int) -> int:
+    """Bytes that a record counts in the outbox: its part of the pages it lies on (SQLite file format, §1.6).
+
+    Rows are not cut to fill a page: five of 760 bytes are in one, and what they leave is nobody's.
+    """
+    row, overflow = payload_size + _ROW, 0
+    if row > _LARGEST:
+        stays = _LEAST + (row - _LEAST) % (_PAGE - 4)
+        stays = stays if stays <= _LARGEST else _LEAST
+        overflow = -((stays - row) // (_PAGE - 4)) * _PAGE
+        row = stays
+    return (overflow + _PAGE // max(1, _ROOM // (row + _CELL))) * _TREE[0] // _TREE[1]
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +62,13 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = ByteSize(512 << 20)
     outbox_max_records: Annotated[int, msgspec.Meta(ge=1, description="Most unsent records, likewise.")] = 2_000_000
+    outbox_max_age: Annotated[
+        Duration,
+        msgspec.Meta(
+            description="Unsent records that are older are dropped, whatever their kind; 0s: none is. It trusts the "
+            "system clock."
+        ),
+    ] = Duration(0)
     parked_max_records: Annotated[
         int,
         msgspec.Meta(ge=0, description="Most records kept for inspection that the endpoint refused; oldest go first."),
@@ -65,6 +93,16 @@ class SessionChange(msgspec.Struct, frozen=True):
     """The generation that is stored now; -1: the session is new."""
 
 
+class Dropped(msgspec.Struct, frozen=True):
+    """Records that were lost to the bounds of the outbox and of which no event tells yet."""
+
+    kind: EventKind | None
+    """None: parked ones."""
+    records: int
+    since: int
+    """When the first of them was dropped, nanoseconds since the Unix epoch."""
+
+
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes true together or not at all."""
 
@@ -86,6 +124,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of commands that are done with."""
     airtimes: tuple[Airtime, ...] = ()
     """What was sent, for the duty cycle."""
+    told: tuple[Dropped, ...] = ()
+    """Losses that a record of this batch tells of."""
 
 
 class StoredRecord(msgspec.Struct, frozen=True):
@@ -100,12 +140,50 @@ class StoredRecord(msgspec.Struct, frozen=True):
     """Nanoseconds since the Unix epoch."""
 
 
-class StoreFull(TransientError):  # noqa: N818  # named by the state, like the verdicts
+class StoreState(enum.Enum):
+    """What the disk lets the store do."""
+
+    OK = "ok"
+    FULL = "full"
+    READ_ONLY = "read_only"
+    UNAVAILABLE = "unavailable"
+
+    @property
+    def hint(self) -> str:
+        """What an operator can do about it."""
+        return _HINTS[self]
+
+
+_HINTS = {
+    StoreState.OK: "",
+    StoreState.FULL: "make room on the disk (df -h), or set a smaller store.outbox_max_bytes; it goes on by itself",
+    StoreState.READ_ONLY: "the kernel makes a file system read-only when the card fails: look at dmesg; fsck and a "
+    "restart may help, a new card will; it goes on by itself when the disk can be written",
+    StoreState.UNAVAILABLE: "somebody else holds the database, or the disk gives errors: look at dmesg and "
+    "`lorabridge store check`; it goes on by itself",
+}
+
+
+class StoreTrouble(TransientError):  # noqa: N818  # named by the state, like the verdicts
+    """The disk does not let us; nothing of the transaction was stored."""
+
+    state: ClassVar = StoreState.UNAVAILABLE
+
+
+class StoreFull(StoreTrouble):
     """The disk has no room for the transaction; nothing of it was stored."""
 
+    state: ClassVar = StoreState.FULL
 
-class StoreUnavailable(TransientError):  # noqa: N818  # named by the state, like the verdicts
+
+class StoreUnavailable(StoreTrouble):
     """The disk or the database would not be written just now; nothing of the transaction was stored."""
+
+
+class StoreReadOnly(StoreUnavailable):
+    """The file system is read-only now; nothing of the transaction was stored."""
+
+    state: ClassVar = StoreState.READ_ONLY
 
 
 class StoreConflict(Exception):  # noqa: N818  # named by the state, like the verdicts

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import resource
 import sqlite3
 import threading
 import time
@@ -20,16 +21,20 @@ import msgspec
 from lorabridge.lorawan.activation import JoinedSession
 from lorabridge.lorawan.air import Airtime
 from lorabridge.lorawan.commands import QueuedCommand
+from lorabridge.lorawan.events import Record
 from lorabridge.lorawan.session import Session
-from lorabridge.store import downlinks, joins, outbox, sessions
+from lorabridge.store import books as totals
+from lorabridge.store import downlinks, joins, outbox, parked, sessions
+from lorabridge.store.books import Books
 from lorabridge.store.connection import open_database, translate
 from lorabridge.store.files import Lock, damaged, prepare_folder
 from lorabridge.store.key_wrap import KeyKeeper
-from lorabridge.store.outbox import Books
 from lorabridge.store.values import Batch, StoreConflict, StoredRecord, StoreSettings
 
 _VACUUM_EVERY_S = 1.0
 _VACUUM_PAGES = 256
+_BLOCK = 512
+"""Bytes in which the kernel accounts for writes (getrusage(2))."""
 _VACUUM_MIN_FREE = 1024
 """Free pages (4 MiB) that a file may keep for the next outage."""
 
@@ -56,14 +61,29 @@ class CommitJob(Job):
 
 
 class ParkJob(Job):
-    """Move a record out of the way."""
+    """Move a record out of the way, and store the one that says so."""
 
-    __slots__ = ("reason", "record_id")
+    __slots__ = ("reason", "record_id", "report")
 
-    def __init__(self, future: asyncio.Future[object], done_ids: list[int], record_id: int, reason: str) -> None:
+    def __init__(
+        self,
+        future: asyncio.Future[object],
+        done_ids: list[int],
+        record_id: int,
+        *,
+        reason: str,
+        report: Record | None,
+    ) -> None:
         super().__init__(future, done_ids)
         self.record_id = record_id
         self.reason = reason
+        self.report = report
+
+
+class RetryJob(Job):
+    """Put back what an operator wants tried again."""
+
+    __slots__ = ()
 
 
 class ReadJob(Job):
@@ -83,6 +103,8 @@ class CloseJob(Job):
     __slots__ = ()
 
 
+WriteJob = CommitJob | ParkJob | RetryJob
+"""What needs a transaction."""
 Outcome = tuple[Job, object]
 """A job and its result, or the exception it ends with."""
 
@@ -115,6 +137,7 @@ class Writer:
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._undeleted: set[int] = set()
         self._vacuumed_at = 0.0
+        self._seen_version = -1
         self._connection: sqlite3.Connection
         self._lock: Lock
         self._thread: threading.Thread | None = None
@@ -122,6 +145,8 @@ class Writer:
         """As of the last commit; replaced, never changed."""
         self.commits = 0
         self.failures = 0
+        self.bytes_written = 0
+        """To the disk, by the account of the kernel; 0 where it keeps none."""
 
     def open(self) -> Found:
         """Lock, open and check the database, and start the thread. Blocks. Raises ConfigError, TransientError."""
@@ -146,7 +171,7 @@ class Writer:
         """What memory holds of the database."""
         connection, reading = self._connection, "a session"
         try:
-            self.books = outbox.load_books(connection)
+            self.books = totals.load(connection)
             found_sessions = sessions.load_sessions(connection)
             joined = joins.load_joined(connection, self._keeper, self._path)
             reading = "a queued command"
@@ -182,7 +207,8 @@ class Writer:
             if closing:
                 self._wait_for_nobody()
             self._undeleted.update(*(job.done_ids for job in jobs))
-            self._deliver(self._write([job for job in jobs if isinstance(job, CommitJob | ParkJob)]))
+            self._deliver(self._write([job for job in jobs if isinstance(job, WriteJob) and self._is_work(job)]))
+            self._deliver([(job, []) for job in jobs if isinstance(job, RetryJob)])
             self._deliver([(job, self._read(job)) for job in jobs if isinstance(job, ReadJob)])
             if closing:
                 self._close()
@@ -190,7 +216,20 @@ class Writer:
                 return
             self._tidy()
 
-    def _write(self, jobs: list[CommitJob | ParkJob]) -> list[Outcome]:
+    def _is_work(self, job: WriteJob) -> bool:
+        """Whether a transaction is needed; nobody but an operator writes beside us."""
+        if not isinstance(job, RetryJob):
+            return True
+        try:
+            return self._data_version() != self._seen_version
+        except sqlite3.Error:
+            return True  # the transaction will say what is wrong
+
+    def _data_version(self) -> int:
+        """Changes when somebody else has written to the database."""
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def _write(self, jobs: list[WriteJob]) -> list[Outcome]:
         """All jobs in one transaction; when one is in conflict, each in its own, so that it fails alone."""
         try:
             return list(zip(jobs, self._transaction(jobs), strict=True))
@@ -202,7 +241,7 @@ class Writer:
             self.failures += 1
             return [(job, error) for job in jobs]
 
-    def _transaction(self, jobs: list[CommitJob | ParkJob]) -> list[object]:
+    def _transaction(self, jobs: list[WriteJob]) -> list[object]:
         """One transaction: the jobs, the acknowledged records, the bounds. The results, once all of it is durable."""
         if not jobs and not self._undeleted:
             return []
@@ -211,8 +250,10 @@ class Writer:
         try:
             connection.execute("BEGIN IMMEDIATE")
             outbox.delete(connection, books, deleted)
+            seen_version = self._data_version()
             results = [self._apply(job, books, now) for job in jobs]
-            dropped = outbox.drop_excess(connection, books, self._settings)
+            dropped = outbox.drop_excess(connection, books, self._settings, now)
+            totals.save_totals(connection, books)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise translate(error, self._path) from error
@@ -222,18 +263,27 @@ class Writer:
                     connection.execute("ROLLBACK")
         self.books = books
         self.commits += 1
+        self.bytes_written = resource.getrusage(resource.RUSAGE_THREAD).ru_oublock * _BLOCK
         self._undeleted -= deleted
+        if any(isinstance(job, RetryJob) for job in jobs):
+            self._seen_version = seen_version
         if dropped:
             results = [[record for record in stored if record.id not in dropped] for stored in results]
         return list(results)
 
-    def _apply(self, job: CommitJob | ParkJob, books: Books, now: int) -> list[StoredRecord]:
+    def _apply(self, job: WriteJob, books: Books, now: int) -> list[StoredRecord]:
         """One job inside the transaction."""
         if isinstance(job, ParkJob):
             keep = self._settings.parked_max_records
-            outbox.park(self._connection, books, job.record_id, job.reason, now, keep)
-            return []
-        connection, batch = self._connection, job.batch
+            is_moved = parked.park(self._connection, books, job.record_id, job.reason, now, keep)
+            reports = (job.report,) if is_moved and job.report is not None else ()
+            return outbox.append(self._connection, books, reports, now)
+        if isinstance(job, RetryJob):
+            return parked.put_back(self._connection, books, now)
+        return self._apply_batch(job.batch, books, now)
+
+    def _apply_batch(self, batch: Batch, books: Books, now: int) -> list[StoredRecord]:
+        connection = self._connection
         if batch.ended:
             sessions.end(connection, batch.ended)
             joins.end_joined(connection, batch.ended)
@@ -251,6 +301,8 @@ class Writer:
             downlinks.change_queue(connection, batch.queued, batch.unqueued)
         if batch.airtimes:
             downlinks.add_airtimes(connection, batch.airtimes)
+        if batch.told:
+            totals.note_told(connection, books, batch.told, now)
         return outbox.append(connection, books, batch.records, now)
 
     def _read(self, job: ReadJob) -> object:

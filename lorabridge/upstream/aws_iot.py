@@ -292,18 +292,31 @@ class AwsIot:
 
     # What a listener uses.
 
-    def has_room(self, size: int) -> bool:
-        """Whether a payload of `size` bytes may be published now; if only the rate forbids it `ready` comes in time."""
+    def has_room(self, size: int, *, patient: bool = False) -> bool:
+        """Whether a payload of `size` bytes may be published now; if only the rate forbids it `ready` comes in time.
+
+        A `patient` one leaves a quarter of the window, and something of the rate, to those that are not.
+        """
         connection = self._connection
         if connection is None or not connection.is_up or self._subscriptions.is_asking or self._stopping.is_set():
             return False
-        if len(connection.unacknowledged) >= connection.window:
+        left_free = connection.window // 4 if patient else 0
+        if len(connection.unacknowledged) >= connection.window - left_free:
             return False
         now = time.monotonic()
-        wait = max(self._publishes.wait(1, now), self._bytes.wait(size, now))
-        if wait > 0 and self._wake is None:
-            self._wake = asyncio.get_running_loop().call_later(wait, self._rate_allows)
+        wait = max(self._publishes.wait(1, now, patient=patient), self._bytes.wait(size, now, patient=patient))
+        if wait > 0:
+            self._wake_in(wait)
         return wait <= 0
+
+    def _wake_in(self, seconds: float) -> None:
+        """For whoever may go first: the others ask again."""
+        loop = asyncio.get_running_loop()
+        if self._wake is not None:
+            if self._wake.when() <= loop.time() + seconds:
+                return
+            self._wake.cancel()
+        self._wake = loop.call_later(seconds, self._rate_allows)
 
     def publish(self, topic: str, payload: bytes, key: int) -> None:
         """Queue a publish under `key` (> 0), allowed by `has_room`; `flush` when there is no more."""

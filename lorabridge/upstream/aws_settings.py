@@ -45,6 +45,13 @@ class AwsIotSettings(TlsSettings, frozen=True, kw_only=True):
     max_bytes_per_second: Annotated[
         ByteSize, Meta(description="AWS IoT delays what exceeds 512 KiB a second; 0: no limit")
     ] = ByteSize(480 * 1024)
+    batching: Annotated[
+        Literal["off", "auto"],
+        Meta(
+            description='"auto": while records wait or the rate nears its limit, several leave in one publish on '
+            "`topics.batch`; a record that need not wait leaves alone. Rules and policies must know that topic"
+        ),
+    ] = "off"
     backoff_base: Annotated[
         Duration, Meta(description="the first retry waits a random part of this, each further up to twice as much")
     ] = Duration(1)

@@ -6,7 +6,7 @@ A new optional field keeps the version in `schema`, anything else raises it. Pla
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
@@ -162,6 +162,39 @@ class RadioRecord(Wire, frozen=True, kw_only=True, tag_field="schema", tag="lora
     failures: Annotated[int, Meta(ge=0, description="Of a recovery: starts that failed in between.")]
 
 
+class OutboxRecord(Wire, frozen=True, kw_only=True, tag_field="schema", tag="lorabridge/outbox/1"):
+    """Records that do not arrive: lost to the bounds of the outbox, or parked because the endpoint refused them."""
+
+    id: Id
+    gateway_id: str
+    at: Utc
+    event: Literal["records_dropped", "record_parked"]
+    since: Annotated[Utc | None, Meta(description="Of a loss: when the first of them was dropped.")]
+    dropped: Annotated[
+        dict[str, int],
+        Meta(description="Of a loss: how many records of each kind since then; `parked`: parked ones of any kind."),
+    ]
+    record: Annotated[int | None, Meta(description="Of a parked record: its number for `lorabridge outbox`.")]
+    kind: Annotated[Name | None, Meta(description="Of a parked record: its kind.")]
+    dev_eui: Annotated[Hex8 | None, Meta(description="Of a parked record: the device it is of.")]
+    size: Annotated[int | None, Meta(description="Of a parked record: bytes of its JSON.")]
+    reason: Annotated[str, Meta(description="Of a parked record: why, for people.")]
+
+
+class BatchRecord(Wire, frozen=True, kw_only=True, tag_field="schema", tag="lorabridge/batch/1"):
+    """Several records in one publish, each exactly as it would have left alone."""
+
+    id: Id
+    gateway_id: str
+    records: Annotated[
+        list[dict[str, Any]],
+        Meta(
+            min_length=2,
+            description="Each as it would be alone: of its own `schema` and `id`, or an uplink in another `format`.",
+        ),
+    ]
+
+
 class NoiseObject(Wire, frozen=True, kw_only=True):
     """What a gateway measured on one channel while it did not transmit."""
 
@@ -225,6 +258,8 @@ Message = (
     | DownlinkResultRecord
     | MacRecord
     | RadioRecord
+    | OutboxRecord
+    | BatchRecord
     | GatewayStatsRecord
     | StatusRecord
 )

@@ -21,6 +21,7 @@ from lorabridge.lorawan.events import (
     GatewayStats,
     Join,
     MacReport,
+    OutboxEvent,
     RadioEvent,
     Record,
     SecurityEvent,
@@ -29,6 +30,7 @@ from lorabridge.lorawan.events import (
     UplinkCopy,
 )
 from lorabridge.upstream.records import (
+    BatchRecord,
     DownlinkResultRecord,
     GatewayObject,
     GatewayStatsRecord,
@@ -37,6 +39,7 @@ from lorabridge.upstream.records import (
     MacRecord,
     Message,
     NoiseObject,
+    OutboxRecord,
     RadioRecord,
     SecurityRecord,
     StatusRecord,
@@ -61,6 +64,8 @@ RECORDS: dict[EventKind, type[Message]] = {
     EventKind.DOWNLINK_RESULT: DownlinkResultRecord,
     EventKind.MAC: MacRecord,
     EventKind.RADIO: RadioRecord,
+    EventKind.OUTBOX: OutboxRecord,
+    EventKind.BATCH: BatchRecord,
     EventKind.GATEWAY_STATS: GatewayStatsRecord,
     EventKind.STATUS: StatusRecord,
 }
@@ -85,13 +90,24 @@ def encode(event: Event, gateway_id: str) -> Record:
             kind, device, message = EventKind.DOWNLINK_RESULT, event.device, _downlink_result(event, gateway_id)
         case MacReport():
             kind, device, message = EventKind.MAC, event.device, _mac(event, gateway_id)
-        case RadioEvent():
-            kind, message = EventKind.RADIO, _radio(event, gateway_id)
-        case GatewayStats():
-            kind, message = EventKind.GATEWAY_STATS, _gateway_stats(event, gateway_id)
-        case Status():
-            kind, message = EventKind.STATUS, _status(event, gateway_id)
+        case RadioEvent() | OutboxEvent() | GatewayStats() | Status():
+            kind, message = _of_the_bridge(event, gateway_id)
     return Record(kind, None if device is None else device.dev_eui, _identified(message))
+
+
+def _of_the_bridge(
+    event: RadioEvent | OutboxEvent | GatewayStats | Status, gateway_id: str
+) -> tuple[EventKind, Message]:
+    """What is of no device."""
+    match event:
+        case RadioEvent():
+            return EventKind.RADIO, _radio(event, gateway_id)
+        case OutboxEvent():
+            return EventKind.OUTBOX, _outbox(event, gateway_id)
+        case GatewayStats():
+            return EventKind.GATEWAY_STATS, _gateway_stats(event, gateway_id)
+        case Status():
+            return EventKind.STATUS, _status(event, gateway_id)
 
 
 def _identified(message: Message) -> bytes:
@@ -221,6 +237,22 @@ def _radio(event: RadioEvent, gateway_id: str) -> RadioRecord:
         reason=text(event.reason),
         down_s=event.down_s,
         failures=event.failures,
+    )
+
+
+def _outbox(event: OutboxEvent, gateway_id: str) -> OutboxRecord:
+    return OutboxRecord(
+        id="",
+        gateway_id=gateway_id,
+        at=utc(event.at),
+        event=event.change.value,
+        since=None if event.since is None else utc(event.since),
+        dropped=dict(event.dropped),
+        record=event.record,
+        kind=None if event.kind is None else event.kind.value,
+        dev_eui=None if event.dev_eui is None else str(event.dev_eui),
+        size=event.size,
+        reason=text(event.reason),
     )
 
 

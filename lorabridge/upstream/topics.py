@@ -50,6 +50,12 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True):
     radio: Annotated[str, Meta(description="topic of radios and gateways that fail or come back")] = (
         "lorabridge/{gateway_id}/radio"
     )
+    outbox: Annotated[str, Meta(description="topic of records that were dropped or parked")] = (
+        "lorabridge/{gateway_id}/outbox"
+    )
+    batch: Annotated[str, Meta(description='topic of several records in one publish (`batching = "auto"`)')] = (
+        "lorabridge/{gateway_id}/batch"
+    )
     gateway_stats: Annotated[str, Meta(description="topic of statistics")] = "lorabridge/{gateway_id}/gateway_stats"
     status: Annotated[str, Meta(description="topic of birth, last will and clean stop")] = (
         "lorabridge/{gateway_id}/status"
@@ -189,6 +195,8 @@ def _template(settings: TopicSettings, kind: EventKind) -> str:
         EventKind.DOWNLINK_RESULT: settings.downlink_result,
         EventKind.MAC: settings.mac,
         EventKind.RADIO: settings.radio,
+        EventKind.OUTBOX: settings.outbox,
+        EventKind.BATCH: settings.batch,
         EventKind.GATEWAY_STATS: settings.gateway_stats,
         EventKind.STATUS: settings.status,
     }[kind]

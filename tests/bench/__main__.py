@@ -14,7 +14,15 @@ ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:  # run as `python tests/bench`
     sys.path.insert(0, str(ROOT))
 
-from tests.bench import answers, concentrator, endtoend, footprint, inprocess, instructions  # noqa: E402  # after the path is set
+from tests.bench import (  # noqa: E402  # after the path is set
+    answers,
+    concentrator,
+    endtoend,
+    footprint,
+    inprocess,
+    instructions,
+    outage,
+)
 from tests.bench.report import Report  # noqa: E402
 
 
@@ -22,6 +30,7 @@ def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer cases and rounds: under a minute")
+    parser.add_argument("--only", help="this section only")
     parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench.json", help="where the rows go")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped all the same
@@ -37,10 +46,13 @@ def main() -> int:
         "instructions": (lambda: None) if args.quick else lambda: instructions.measure(report),
         "end to end": lambda: endtoend.measure(report, quick=args.quick),
         "answers": lambda: answers.measure(report, quick=args.quick),
+        "outage": lambda: outage.measure(report, quick=args.quick),
         "footprint": lambda: footprint.measure(report, quick=args.quick),
         "concentrator": lambda: concentrator.measure(report),
     }
     for name, measure in sections.items():
+        if args.only not in (None, name):
+            continue
         sys.stderr.write(f"measuring {name} …\n")
         try:
             measure()

@@ -104,6 +104,7 @@ class Process:
         self.udp_port = udp_port
         self.topic = topic
         self.ready_after = 0.0
+        self.status_socket = Path(os.path.relpath(folder, ROOT)) / "status.sock"
         self._log = folder / "log"
         environment = dict(os.environ)
         if slow_fsync is not None:
@@ -167,23 +168,34 @@ LISTENING = f'[network]\nregion = "EU868"\nnet_ids = ["{NET_ID}"]\n[downlinks]\n
 """What the other bridges do too: nobody is answered."""
 
 
+UNLIMITED = "max_publishes_per_second = 0\nmax_bytes_per_second = 0\n"
+
+
 def start_bridge(
-    made: Site[Any], name: str, mqtt_port: int, *, slow_fsync: Path | None = None, network: str = LISTENING
+    made: Site[Any],
+    name: str,
+    mqtt_port: int,
+    *,
+    slow_fsync: Path | None = None,
+    network: str = LISTENING,
+    aws_iot: str = UNLIMITED,
+    store: str = "",
 ) -> Process:
-    """`lorabridge run` with its own state and a free UDP port; durability on, no limit of publishes."""
+    """`lorabridge run` with a free UDP port; durability on. Its own state, unless `store` has the lines of another."""
     folder = made.folder / name
     folder.mkdir()
     udp_port = free_port()
     configuration = folder / "lorabridge.toml"
+    store = store or f'path = "{folder}/lorabridge.db"'
     configuration.write_text(
         f'devices = "{made.devices}"\n'
         f'[gateway]\nid = "{GATEWAY_ID}"\n'
         f"{network}"
-        f'[store]\npath = "{folder}/lorabridge.db"\n'
+        f"[store]\n{store}\n"
         f'[aws_iot]\nendpoint = "{ENDPOINT}"\nconnect_address = "127.0.0.1:{mqtt_port}"\n'
         f'ca_file = "{made.pki.ca_file}"\ncertificate_file = "{made.pki.gateway.certificate}"\n'
         f'private_key_file = "{made.pki.gateway.key}"\nthing_name = "{GATEWAY_ID}"\n'
-        "max_publishes_per_second = 0\nmax_bytes_per_second = 0\n"
+        f"{aws_iot}"
         'backoff_base = "100ms"\nbackoff_cap = "1s"\n'
         f'[report]\nstatus_socket = "{os.path.relpath(folder, ROOT)}/status.sock"\n'
         f'[[radio]]\ntype = "semtech_udp"\nport = {udp_port}\n',

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tests.bench import concentrator, inprocess
+from tests.bench import concentrator, inprocess, outage_writer
 from tests.bench.inprocess import Arena
 from tests.bench.report import Report, Row
 from tests.lora_packet import NAME
@@ -77,6 +78,18 @@ def test_a_missed_target_is_marked(
     assert report.rows[0].target_met is met
     assert report.rows[0].times_better == pytest.approx(times)
     assert ("MISSED" in report.table()) is (met is False)
+
+
+def test_a_simulated_outage_is_kept_whole_or_lost_in_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for quota, kept in ((1 << 30, 600), (100_000, None)):
+        folder = tmp_path / str(quota)
+        folder.mkdir(mode=0o700)
+        asyncio.run(outage_writer.main(folder / "db", 600, 20, quota, 0))
+        told = msgspec.json.decode(capsys.readouterr().out)
+        assert told["records"] + told["dropped"] == 600
+        assert told["records"] == kept or told["bytes"] <= quota
 
 
 @needs_cc

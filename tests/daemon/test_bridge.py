@@ -33,6 +33,7 @@ from lorabridge.radio.sx1302.settings import Sx1302Settings
 from lorabridge.radio.sx1302.source import Sx1302
 from lorabridge.settings import Duration
 from lorabridge.simulation.standin import Policy, StandIn, StandInSettings, gateway_policy
+from lorabridge.store import inspection
 from lorabridge.store.database import Batch, Store, StoreConflict
 from lorabridge.store.values import StoredRecord
 from lorabridge.upstream.aws_iot import MAX_PAYLOAD
@@ -393,11 +394,42 @@ def test_a_record_that_the_endpoint_would_hang_up_on_is_parked_and_told(tmp_path
             async with asyncio.timeout(LIMIT):
                 await bridge.run(asyncio.Event())
             assert [record["fcnt32"] for record in endpoint.of("uplink")] == [1]
+            (told,) = endpoint.of("outbox")
+            assert (told["event"], told["kind"], told["dev_eui"]) == ("record_parked", "uplink", str(METER.dev_eui))
+            assert told["record"] == 1
+            assert "131072" in told["reason"]
 
     with captured_log() as stream:
         asyncio.run(scenario())
         (line,) = lines_of(stream, "record parked: the endpoint will not have it")
         assert (line["level"], line["kind"]) == ("error", "uplink")
+
+
+def test_what_the_outbox_lost_is_told_and_a_parked_record_tried_again_beside_a_running_bridge(tmp_path: Path) -> None:
+    port = free_port()
+    installation = Installation(tmp_path, METER, port=port)
+    bounds = "outbox_max_records = 3"
+    installation.write(installation.text.replace("[store]", f"[store]\n{bounds}"))
+    path = Path(installation.config.store.path)
+
+    async def scenario() -> None:
+        async with _bridge(installation) as (bridge, store):
+            mine = tuple(Record(EventKind.UPLINK, METER.dev_eui, b'{"schema":"mine","n":%d}' % n) for n in range(5))
+            kept = await store.commit(Batch(records=mine))
+            await store.park(kept[0].id, "by hand")
+            stop = asyncio.Event()
+            async with _endpoint(installation, port) as endpoint, asyncio.TaskGroup() as tasks:
+                tasks.create_task(bridge.run(stop))
+                await endpoint.until(lambda: bool(endpoint.of("outbox")))
+                (told,) = endpoint.of("outbox")
+                assert (told["event"], told["dropped"]["uplink"]) == ("records_dropped", 2)
+                await asyncio.to_thread(inspection.retry, path, [kept[0].id])
+                await endpoint.until(lambda: any(record.get("n") == 2 for _, record in endpoint.published))
+                assert bridge.answer()["outbox_used"].endswith("%")
+                assert (bridge.answer()["store"], bridge.answer()["store_hint"]) == ("ok", "")
+                stop.set()
+
+    asyncio.run(scenario())
 
 
 def _devices(*addresses: int) -> list[Device]:

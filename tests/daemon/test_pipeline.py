@@ -30,7 +30,7 @@ from lorabridge.lorawan.types import EUI64, DevAddr, FCnt32
 from lorabridge.lorawan.verdict import Verdict
 from lorabridge.radio.base import SourceEnded
 from lorabridge.store.database import Batch, Store, StoreUnavailable
-from lorabridge.store.values import StoredRecord, StoreSettings
+from lorabridge.store.values import StoredRecord, StoreSettings, StoreState
 from lorabridge.upstream import schema
 from tests.daemon.config_help import captured_log, lines_of
 from tests.lorawan.builders import APP_S_KEY, GATEWAY, NWK_S_KEY, OTHER_GATEWAY, device, heard, uplink
@@ -237,6 +237,7 @@ def test_a_database_locked_by_another_costs_a_retry_and_no_frame(tmp_path: Path)
             corridor.now = 31.0
             stuck.append(corridor.health.stuck())
             assert "locked" in corridor.pipeline.trouble
+            assert corridor.pipeline.store_state is StoreState.UNAVAILABLE
             assert corridor.handed_on == [], "nothing is told before it is committed"
             other.execute("ROLLBACK")
 
@@ -246,6 +247,7 @@ def test_a_database_locked_by_another_costs_a_retry_and_no_frame(tmp_path: Path)
         other.close()
         assert stuck == [["pipeline"]], "one try took longer than a step may"
         assert corridor.pipeline.trouble == ""
+        assert corridor.pipeline.store_state is StoreState.OK
         assert corridor.health.stuck() == []
         assert [record["fcnt32"] for record in corridor.payloads] == [1]
         assert await corridor.store.pending(0, 10) == corridor.handed_on

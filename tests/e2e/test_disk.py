@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -50,6 +51,11 @@ def assert_frames_wait_and_none_is_lost(site: Site, installation: Installation, 
         try:
             pushed = 20 + offer_until_it_cannot(installation, forwarder, sent[20:])
             wait_until(lambda: "the store cannot, trying again" in bridge.log(), "the log says so")
+            status = installation.status()
+            assert status["store"] in ("full", "unavailable")
+            assert status["store_detail"]
+            assert status["store_hint"].endswith("it goes on by itself")
+            assert not status["healthy"]
             committed = installation.counters()["outbox_records_uplink"]
             failures = installation.counters()["store_failures"]
             wait_until(lambda: installation.counters()["store_failures"] > failures, "it tries again")
@@ -59,6 +65,7 @@ def assert_frames_wait_and_none_is_lost(site: Site, installation: Installation, 
         finally:
             mend()
         installation.wait_judged(pushed)
+        assert installation.status()["store"] == "ok"
     site.refuse(on=False)
     installation.wait_drained()
     account.assert_complete(sent[:pushed])
@@ -133,6 +140,52 @@ def small_disk(site: Site) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def failing_disk(site: Site) -> Iterator[Path]:
+    """An ext4 of its own, where this test may make one."""
+    image, folder = site.folder / "image", site.folder / "card"
+    folder.mkdir(mode=0o700)
+    with image.open("wb") as file:
+        file.truncate(32 * MIB)
+    for words in (["mkfs.ext4", "-q", str(image)], ["mount", "-o", "loop", str(image), str(folder)]):
+        if shutil.which(words[0]) is None or subprocess.run(words, capture_output=True, check=False).returncode:
+            pytest.skip("may not mount a file system with a journal of its own; tests/store cover the same errors")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_card_that_fails_is_told_and_after_its_repair_all_goes_on(site: Site, failing_disk: Path) -> None:
+    """The kernel aborts the journal, as it does when a card gives errors, and takes no write any more."""
+    sent = list(frames(DEVICES, 40, seed=11))
+    account = Account(site.published)
+    site.refuse(on=True)
+    with installed(site, device_file(DEVICES), log=LOG, state=failing_disk / "state") as installation:
+        bridge = installation.start()
+        with Forwarder(installation.udp_port) as forwarder:
+            forwarder.push([frame.rxpk(0) for frame in sent[:20]])
+            installation.wait_judged(20)
+            subprocess.run(["mount", "-o", "remount,abort", str(failing_disk)], check=True)
+            forwarder.push([frame.rxpk(1) for frame in sent[20:]])
+            wait_until(lambda: installation.status()["store"] == "read_only", "the status says so")
+            assert "the file system is read-only" in bridge.log()
+            assert installation.status()["stuck"] == []
+            assert bridge.stop() < STOP_LIMIT
+            subprocess.run(["umount", str(failing_disk)], check=True)
+            image = str(failing_disk.with_name("image"))
+            subprocess.run(["e2fsck", "-fy", image], capture_output=True, check=False)
+            subprocess.run(["mount", "-o", "loop", image, str(failing_disk)], check=True)
+            bridge = installation.start()
+            site.refuse(on=False)
+            forwarder.push([frame.rxpk(2) for frame in sent])
+            installation.wait_judged(40)
+        installation.wait_drained()
+        account.assert_complete(sent)
+        assert installation.status()["verdicts"]["accepted"] == 20, "what was committed before is not taken again"
+        bridge.stop()
 
 
 def test_frames_wait_while_the_disk_is_full(site: Site, small_disk: Path) -> None:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from lorabridge.lorawan.commands import QueuedCommand
 from lorabridge.lorawan.session import Session
 from lorabridge.lorawan.types import FCnt32
 from lorabridge.store.database import Batch, Store, StoredRecord, StoreFull
+from lorabridge.store.values import StoreReadOnly
 from tests.store.join_help import DEV_EUI, JOIN_ID, joined_session
 from tests.store.store_help import advance, new_session, records, settings, with_store
 from tests.store.writer_process import JOINED, command
@@ -173,3 +175,83 @@ def test_a_store_opened_on_a_full_disk_says_so_however_little_room_is_left(small
             shutil.rmtree(folder)
     finally:
         subprocess.run(["umount", str(small_disk)], check=True)
+
+
+@pytest.fixture
+def failing_disk(tmp_path: Path) -> Iterator[Path]:
+    """An ext4 of its own, where this test may make one: the kernel can be told to treat it as a disk that failed."""
+    image, folder = tmp_path / "image", tmp_path / "disk"
+    folder.mkdir(mode=0o700)
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    for words in (["mkfs.ext4", "-q", str(image)], ["mount", "-o", "loop", str(image), str(folder)]):
+        if shutil.which(words[0]) is None or subprocess.run(words, capture_output=True, check=False).returncode:
+            pytest.skip("may not mount a file system with a journal of its own")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def mount_again(folder: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True, capture_output=True)
+
+
+def test_a_disk_that_the_kernel_made_read_only_is_told_and_loses_nothing(failing_disk: Path) -> None:
+    async def use(store: Store) -> None:
+        change = advance(new_session(1), 0)
+        await store.commit(Batch(changes=(change,), records=records(b"before")))
+        mount_again(failing_disk, "abort")  # what the kernel does after an error in the journal
+        for _ in range(2):
+            with pytest.raises(StoreReadOnly, match="read-only"):
+                await store.commit(Batch(changes=(advance(change.session, 1),), records=records(b"x" * 100_000)))
+        assert store.sessions()[change.session.session_id] == change.session
+        assert [record.payload for record in await store.pending(0, 9)] == [b"before"]
+
+    folder = failing_disk / "store"
+    folder.mkdir(mode=0o700)
+    with_store(settings(folder), use)
+    image = failing_disk.parent / "image"
+    subprocess.run(["umount", str(failing_disk)], check=True)
+    subprocess.run(["e2fsck", "-fy", str(image)], capture_output=True, check=False)
+    subprocess.run(["mount", "-o", "loop", str(image), str(failing_disk)], check=True)
+
+    async def look(store: Store) -> list[bytes]:
+        await store.commit(Batch(records=records(b"after")))
+        return [record.payload for record in await store.pending(0, 9)]
+
+    assert with_store(settings(folder), look) == [b"before", b"after"]
+
+
+def test_a_start_on_a_read_only_disk_is_tried_again_by_the_service_manager(failing_disk: Path) -> None:
+    folder = failing_disk / "store"
+    folder.mkdir(mode=0o700)
+    with_store(settings(folder), lambda _: asyncio.sleep(0))
+    mount_again(failing_disk, "ro")
+    try:
+        with pytest.raises(StoreReadOnly):
+            with_store(settings(folder), lambda _: asyncio.sleep(0))
+    finally:
+        mount_again(failing_disk, "rw")
+    with_store(settings(folder), lambda _: asyncio.sleep(0))
+
+
+def test_files_that_may_not_be_written_for_a_while_cost_retries_and_nothing_else(failing_disk: Path) -> None:
+    folder = failing_disk / "store"
+    folder.mkdir(mode=0o700)
+
+    def forbid(how: str) -> None:
+        subprocess.run(["chattr", how, *map(str, folder.glob("lorabridge.db*"))], check=True)
+
+    async def use(store: Store) -> None:
+        await store.commit(Batch(records=records(b"before")))
+        forbid("+i")
+        try:
+            with pytest.raises(TransientError):
+                await store.commit(Batch(records=records(b"never" * 20_000)))
+        finally:
+            forbid("-i")
+        await store.commit(Batch(records=records(b"after")))
+        assert [record.payload for record in await store.pending(0, 9)] == [b"before", b"after"]
+
+    with_store(settings(folder), use)

@@ -196,7 +196,7 @@ def test_paths_that_can_be_no_database_are_the_operators_turn(tmp_path: Path) ->
 SESSION = bytes.fromhex("a1a2a3a4a5a6a7a8")
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_database_of_every_older_schema_opens_twice_with_all_it_holds(tmp_path: Path, version: int) -> None:
     old_database(tmp_path, version)
     (tmp_path / "key-encryption-key").write_text(bytes(range(16)).hex(), encoding="utf-8")
@@ -220,6 +220,7 @@ def test_a_database_of_every_older_schema_opens_twice_with_all_it_holds(tmp_path
             assert (store.joined(), store.queue(), store.airtimes(), store.next_queue_id()) == ({}, [], [], 1)
         else:
             look_at_schema_2(store)
+        assert [lost.records for lost in store.untold()] == ([2] if version >= 3 else []), "told once"
 
     for _ in range(2):
         with_store(settings(tmp_path), look)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -20,12 +21,14 @@ from lorabridge.lorawan.events import EventKind, Record
 from lorabridge.lorawan.session import Session
 from lorabridge.lorawan.types import EUI64, FCnt32
 from lorabridge.settings import ByteSize
+from lorabridge.store import books as totals
+from lorabridge.store.books import KIND_CODES
 from lorabridge.store.database import Batch, Store, StoreConflict, StoredRecord
-from lorabridge.store.outbox import KIND_CODES
-from lorabridge.store.values import RECORD_OVERHEAD
+from lorabridge.store.values import counted_size
 from tests.store.store_help import advance, new_session, records, settings, stored_payloads, with_store
 
 VALUE_ORDER = (
+    EventKind.OUTBOX,
     EventKind.SECURITY,
     EventKind.JOIN,
     EventKind.RADIO,
@@ -67,7 +70,7 @@ def test_the_least_valuable_kind_goes_first_and_of_it_the_oldest(tmp_path: Path)
 
 
 def test_every_kind_that_is_stored_has_its_value(tmp_path: Path) -> None:
-    assert set(VALUE_ORDER) == set(EventKind) - {EventKind.STATUS}
+    assert set(VALUE_ORDER) == set(EventKind) - {EventKind.STATUS, EventKind.BATCH}
 
     async def use(store: Store) -> list[EventKind]:
         await store.commit(Batch(records=tuple(Record(kind, None, b"x") for kind in EventKind if kind in VALUE_ORDER)))
@@ -89,8 +92,9 @@ def test_how_a_kind_is_stored_never_changes() -> None:
         "downlink_result",
         "mac",
         "radio",
+        "outbox",
     ]
-    assert list(KIND_CODES.values()) == list(range(8))
+    assert list(KIND_CODES.values()) == list(range(9))
 
 
 def test_what_is_dropped_at_once_is_not_said_to_be_stored(tmp_path: Path) -> None:
@@ -115,7 +119,7 @@ def test_a_counter_moves_even_when_its_record_finds_no_room(tmp_path: Path) -> N
 
 
 def test_bytes_are_bounded_and_counted(tmp_path: Path) -> None:
-    size = 100 + RECORD_OVERHEAD
+    size = counted_size(100)
     wanted = settings(tmp_path, outbox_max_bytes=ByteSize(10 * size))
 
     async def use(store: Store) -> None:
@@ -125,6 +129,29 @@ def test_bytes_are_bounded_and_counted(tmp_path: Path) -> None:
 
     with_store(wanted, use)
     assert [payload[:3] for payload in stored_payloads(wanted)] == [b"%03d" % n for n in range(20, 30)]
+
+
+@pytest.mark.parametrize("payload", [60, 250, 730, 1300, 2040, 4000, 4100, 9000, 131_072])
+def test_the_bound_holds_for_the_pages_on_the_disk_whatever_the_size_of_the_records(
+    tmp_path: Path, payload: int
+) -> None:
+    limit = 1 << 20
+    wanted = settings(tmp_path, outbox_max_bytes=ByteSize(limit), durability="process")
+
+    async def use(store: Store) -> tuple[int, int]:
+        for _ in range(3):
+            await store.commit(Batch(records=records(*[b"x" * payload] * (limit // payload // 2 + 1))))
+        return store.counters["outbox_bytes"], store.counters["outbox_dropped_uplink"]
+
+    counted, dropped = with_store(wanted, use)
+    assert dropped > 0
+    connection = sqlite3.connect(wanted.path)
+    names = ("page_count", "freelist_count")
+    pages, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+    connection.close()
+    empty = 40 * 4096
+    assert (pages - free) * 4096 <= limit * 1.03 + empty
+    assert (pages - free) * 4096 >= counted * 0.75, "nor is much of it given away"
 
 
 def test_what_was_dropped_is_remembered_through_restarts(tmp_path: Path) -> None:
@@ -186,7 +213,7 @@ class Row:
     payload: bytes
 
 
-LIMIT_RECORDS, LIMIT_BYTES, KEEP_PARKED = 12, 12 * (RECORD_OVERHEAD + 12), 3
+LIMIT_RECORDS, LIMIT_BYTES, KEEP_PARKED = 12, 12 * counted_size(12), 3
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -195,6 +222,8 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="lorabridge-test-"))
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(totals, "COUNT_AGAIN", 5)
         self.runner = asyncio.Runner()
         self.wanted = settings(
             self.folder,
@@ -206,13 +235,14 @@ class StoreMachine(RuleBasedStateMachine):
         self.rows: list[Row] = []
         self.parked: list[bytes] = []
         self.dropped = dict.fromkeys(VALUE_ORDER, 0)
+        self.told = dict.fromkeys(VALUE_ORDER, 0)
         self.sessions: dict[bytes, Session] = {}
         self.heard: set[tuple[bytes, FCnt32, bytes]] = set()
         self.last_id = 0
         self.store = self.runner.run(Store.open(self.wanted))
 
     def over(self) -> bool:
-        size = sum(len(row.payload) + RECORD_OVERHEAD for row in self.rows)
+        size = sum(counted_size(len(row.payload)) for row in self.rows)
         return len(self.rows) > LIMIT_RECORDS or size > LIMIT_BYTES
 
     def drop_excess(self) -> None:
@@ -273,6 +303,16 @@ class StoreMachine(RuleBasedStateMachine):
         self.rows.remove(row)
         self.parked = [*self.parked, row.payload][-KEEP_PARKED:]
 
+    @rule()
+    def tell(self) -> None:
+        lost = tuple(self.store.untold())
+        assert {one.kind: one.records for one in lost if one.kind is not None} == {
+            kind: self.dropped[kind] - self.told[kind] for kind in VALUE_ORDER if self.dropped[kind] > self.told[kind]
+        }
+        self.runner.run(self.store.commit(Batch(told=lost)))
+        self.told |= {one.kind: self.dropped[one.kind] for one in lost if one.kind is not None}
+        self.drop_excess()
+
     @rule(after=st.integers(0, 40), limit=st.integers(0, 10))
     def pending(self, after: int, limit: int) -> None:
         found: list[StoredRecord] = self.runner.run(self.store.pending(after, limit))
@@ -309,11 +349,12 @@ class StoreMachine(RuleBasedStateMachine):
         if not self.store._writer._undeleted:
             counters = self.store.counters
             assert counters["outbox_records"] == len(self.rows)
-            assert counters["outbox_bytes"] == sum(len(row.payload) + RECORD_OVERHEAD for row in self.rows)
+            assert counters["outbox_bytes"] == sum(counted_size(len(row.payload)) for row in self.rows)
 
     def teardown(self) -> None:
         self.runner.run(self.store.close())
         self.runner.close()
+        self.patch.undo()
         shutil.rmtree(self.folder)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 
 from lorabridge.errors import TransientError
-from lorabridge.lorawan.events import EventKind
+from lorabridge.lorawan.events import EventKind, Record
 from lorabridge.lorawan.types import EUI64
 from lorabridge.settings import Duration
 from lorabridge.upstream.aws_iot import AwsIot
 from lorabridge.upstream.aws_settings import AwsIotSettings
+from lorabridge.upstream.batches import Packer
 from lorabridge.upstream.drain import Drain, OutboxRecord
 from lorabridge.upstream.faults import LinkDown, LinkFault
 from lorabridge.upstream.inbound import CommandSink, Inbound
@@ -72,11 +73,12 @@ class MemoryOutbox:
             self.finished.append(record_id)
         self._changed.set()
 
-    async def park(self, record_id: int, reason: str) -> None:
+    async def park(self, record_id: int, reason: str, report: Record | None) -> list[Stored]:
         if self.broken:
             raise TransientError("the disk is away")
         self.parked[record_id] = reason
         self._changed.set()
+        return [] if report is None else self.commit(1, report.kind)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(30):
@@ -166,7 +168,12 @@ class Upstream:
             clock=clock,
         )
         self.drain = Drain(
-            self.outbox, self.link, Topics(settings.topics, GATEWAY), retry_delay=0.01, on_parked=self._note_parked
+            self.outbox,
+            self.link,
+            Packer(Topics(settings.topics, GATEWAY), GATEWAY),
+            batching=settings.batching == "auto",
+            retry_delay=0.01,
+            on_parked=self._note_parked,
         )
 
     def _note(self, report: LinkReport) -> None:

@@ -327,7 +327,7 @@ def test_the_receive_maximum_of_mqtt_5_narrows_the_window(authority: Authority) 
         ):
             upstream.commit(50)
             await upstream.reported(lambda report: report.fault is LinkFault.PUBACK_TIMEOUT)
-        assert endpoint.published[0] == ["online", "1", "2", "3", "4", "5"]
+        assert endpoint.published[0] == ["online", "1", "2", "3", "4"], "the fifth place is for fresh ones"
 
     asyncio.run(publish())
 

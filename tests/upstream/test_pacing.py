@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lorabridge.backoff import Backoff
-from lorabridge.upstream.pacing import ConnectPacing, TokenBucket
+from lorabridge.upstream.pacing import ConnectPacing, Crowding, TokenBucket
 
 
 class Highest(random.Random):
@@ -113,3 +115,66 @@ def test_a_rate_of_zero_is_no_limit() -> None:
     for _ in range(1000):
         assert bucket.wait(1e9, 0.0) == 0
         bucket.take(1e9)
+
+
+def test_those_that_may_wait_leave_a_quarter_of_the_burst_and_lose_no_rate_by_it() -> None:
+    bucket, now, taken = TokenBucket(80, 10), 100.0, 0
+    while bucket.wait(1, now, patient=True) <= 0:
+        bucket.take(1)
+        taken += 1
+    assert taken == 7
+    assert bucket.wait(1, now) == 0, "whoever is in a hurry goes at once"
+    begin = now
+    for _ in range(800):
+        now += bucket.wait(1, now, patient=True) + 1e-9
+        bucket.take(1)
+    assert 9.9 <= now - begin <= 10.1
+
+
+def test_a_bucket_too_small_to_leave_anything_still_lets_the_patient_through() -> None:
+    bucket = TokenBucket(1, 1)
+    assert bucket.wait(1, 5.0, patient=True) == 0
+    bucket.take(1)
+    assert bucket.wait(1, 5.0, patient=True) == pytest.approx(1.0)
+
+
+def waits_behind(crowding: Crowding, rate: float, round_trip: float, most: int) -> tuple[list[float], float]:
+    """A link of so many bytes a second, kept as full as it may be: how long a fresh one would wait, and the rate."""
+    now, free_at, key, acknowledged = 0.0, 0.0, 0, 0
+    waits: list[float] = []
+    under_way: deque[tuple[float, int, int]] = deque()
+    while now < 120.0:
+        while crowding.has_room(size := max(600, min(most, crowding.largest))):
+            key += 1
+            crowding.sent(key, size, now)
+            free_at = max(free_at, now) + size / rate
+            under_way.append((free_at + round_trip, key, size))
+        waits.append(free_at - now)
+        now, done, size = under_way.popleft()
+        acknowledged += size
+        crowding.acknowledged(done, now)
+    return waits, acknowledged / now
+
+
+@pytest.mark.parametrize(
+    ("rate", "round_trip"), [(10e3, 0.1), (10e3, 0.6), (50e3, 0.05), (480 * 1024.0, 0.1), (480 * 1024.0, 0.6)]
+)
+def test_nobody_waits_a_second_behind_the_backlog_on_a_link_however_slow(rate: float, round_trip: float) -> None:
+    waits, reached = waits_behind(Crowding(), rate, round_trip, 30 * 1024)
+    assert sorted(waits)[int(len(waits) * 0.99)] < 1.0
+    assert reached > 0.4 * rate, "and the link is used all the same"
+
+
+def test_a_new_connection_is_judged_by_itself() -> None:
+    crowding = Crowding()
+    waits_behind(crowding, 480 * 1024.0, 0.1, 30 * 1024)
+    wide = crowding.largest
+    crowding.reset()
+    narrow = crowding.largest
+    assert narrow < wide
+    assert crowding.has_room(10**6), "one always may"
+    crowding.sent(3, 10**6, 20.0)
+    assert not crowding.has_room(1)
+    crowding.acknowledged(99, 21.0)
+    crowding.acknowledged(3, 28.0)
+    assert crowding.largest > narrow, "eight seconds are as quick as this one is"

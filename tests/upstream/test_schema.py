@@ -18,6 +18,9 @@ from lorabridge.lorawan.events import EventKind
 from lorabridge.lorawan.types import EUI64, DevAddr, FCnt32, MacVersion
 from lorabridge.lorawan.verdict import Reason, Verdict
 from lorabridge.upstream import schema
+from lorabridge.upstream.batches import Packer, Unit
+from lorabridge.upstream.topics import Topics, TopicSettings
+from tests.upstream.harness import Stored
 
 ON_DISK = Path(__file__).parents[2] / "docs" / "schema"
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z")
@@ -172,6 +175,18 @@ radios = st.builds(
     down_s=st.none() | st.floats(0, 1e9),
     failures=st.integers(0, 10**6),
 )
+outbox_events = st.builds(
+    events.OutboxEvent,
+    at=times,
+    change=st.sampled_from(events.OutboxChange),
+    since=st.none() | times,
+    dropped=st.just((("uplink", 3), ("parked", 1))) | st.just(()),
+    record=st.none() | st.integers(1, 2**40),
+    kind=st.none() | st.sampled_from(EventKind),
+    dev_eui=st.none() | euis,
+    size=st.none() | st.integers(0, 2**20),
+    reason=hostile_text,
+)
 OF_KIND: dict[EventKind, st.SearchStrategy[Any]] = {
     EventKind.UPLINK: uplinks,
     EventKind.UPLINK_COPY: copies,
@@ -182,6 +197,7 @@ OF_KIND: dict[EventKind, st.SearchStrategy[Any]] = {
     EventKind.DOWNLINK_RESULT: results,
     EventKind.MAC: macs,
     EventKind.RADIO: radios,
+    EventKind.OUTBOX: outbox_events,
 }
 
 
@@ -191,7 +207,7 @@ def test_the_published_schema_is_the_one_the_code_makes(kind: EventKind) -> None
     Draft202012Validator.check_schema(msgspec.json.decode(schema.json_schema(kind)))
 
 
-@pytest.mark.parametrize("kind", EventKind)
+@pytest.mark.parametrize("kind", OF_KIND)
 @given(data=st.data())
 @settings(max_examples=60)
 def test_every_event_becomes_json_that_its_published_schema_accepts(kind: EventKind, data: st.DataObject) -> None:
@@ -203,6 +219,18 @@ def test_every_event_becomes_json_that_its_published_schema_accepts(kind: EventK
     assert message["gateway_id"] == "gw-1"
     assert re.fullmatch("[0-9a-f]{32}", message["id"])
     assert set(message) <= set(msgspec.json.decode(schema.json_schema(kind))["properties"])
+
+
+@given(data=st.data())
+@settings(max_examples=60)
+def test_a_batch_is_what_its_published_schema_accepts_and_its_records_are_as_they_were(data: st.DataObject) -> None:
+    kinds = data.draw(st.lists(st.sampled_from(list(OF_KIND)), min_size=2, max_size=5))
+    records = [schema.encode(data.draw(OF_KIND[kind]), "gw-1") for kind in kinds]
+    stored = [Stored(number, one.kind, one.dev_eui, one.payload) for number, one in enumerate(records, 1)]
+    message = msgspec.json.decode(Packer(Topics(TopicSettings(), "gw-1"), "gw-1").payload(Unit(tuple(stored))))
+    VALIDATORS[EventKind.BATCH].validate(message)
+    assert message["records"] == [msgspec.json.decode(one.payload) for one in records]
+    assert set(EventKind) - set(OF_KIND) == {EventKind.BATCH}
 
 
 @given(event=uplinks)
