@@ -30,8 +30,11 @@ from tests.e2e.test_disk import small_disk as small_disk  # a fixture of theirs 
 from tests.secret_search import private_number
 from tests.simulation.standin_help import ENDPOINT, GATEWAY, generous_policy, paho
 
-QUICK = 'puback_timeout = "2s"\nconnect_timeout = "2s"'
+PATIENCE_S = 2 if IS_FULL else 1
+QUICK = f'puback_timeout = "{PATIENCE_S}s"\nconnect_timeout = "{PATIENCE_S}s"'
 """Half a minute of patience is right for a modem, and too long for a test."""
+HANDSHAKE = 2048
+"""Bytes that a connection may send: TLS and CONNECT, and not what waits to be published."""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * 3600 if IS_FULL else 180)]
 
 
@@ -52,6 +55,21 @@ def test_connection_that_is_cut_costs_nothing(site: Site) -> None:
         run.strike(rounds, run.relay.cut)
 
 
+def test_record_that_is_in_flight_in_many_drops_is_not_given_up_for_it(site: Site) -> None:
+    rounds = size(1, 20)
+    with fault_run(site, "cut before the first PUBACK, five times", rounds) as run:
+
+        def flap() -> Callable[[], None]:
+            drops = run.installation.counters()["link_drops"]
+            run.relay.cut_after(HANDSHAKE)
+            run.relay.cut()
+            what = "five connections are cut over the same record"
+            wait_until(lambda: run.installation.counters()["link_drops"] > drops + 5, what, PATIENCE)
+            return lambda: run.relay.cut_after(0)
+
+        run.strike(rounds, flap)
+
+
 def test_endpoint_that_is_gone_without_a_fin_costs_nothing(site: Site) -> None:
     rounds = size(1, 40)
     with fault_run(site, "half-open", rounds, aws_iot=QUICK) as run:
@@ -66,7 +84,7 @@ def test_relay_that_forwards_nothing_costs_nothing(site: Site) -> None:
             run.relay.hold(on=True)
             return lambda: run.relay.hold(on=False)
 
-        run.strike(rounds, swallow, lasting=size(4, 8))
+        run.strike(rounds, swallow, lasting=size(3, 8))
 
 
 def test_network_that_swallows_every_packet_costs_nothing() -> None:
@@ -78,7 +96,7 @@ def test_network_that_swallows_every_packet_costs_nothing() -> None:
             lose(run.relay.port, 1.0)
             return lose_nothing
 
-        run.strike(rounds, swallow, lasting=size(4, 8))
+        run.strike(rounds, swallow, lasting=size(3, 8))
 
 
 def test_network_of_ten_kilobytes_a_second_costs_nothing(site: Site) -> None:
