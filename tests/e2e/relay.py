@@ -14,6 +14,7 @@ _CHUNK = 4096
 _TIMEOUT = 20
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER of no time at all: closing sends RST."""
+_TCP_ESTABLISHED = 1
 
 
 class _Way:
@@ -35,6 +36,15 @@ def _reset(end: asyncio.StreamWriter) -> None:
     with suppress(OSError, ValueError):
         end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     end.transport.abort()
+
+
+def _has_left(end: asyncio.StreamWriter) -> bool:
+    """Whether the other side has closed its end, though not all that it said was read yet."""
+    try:
+        state = end.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    except OSError:  # and we know it already
+        return True
+    return bool(state[0] != _TCP_ESTABLISHED)
 
 
 class Relay:
@@ -128,6 +138,9 @@ class Relay:
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted.append(time.monotonic())
         await self._open.wait()
+        if _has_left(writer):  # what it said meanwhile would have been lost on the way
+            _reset(writer)
+            return
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target, limit=_CHUNK)
         except OSError:
