@@ -27,6 +27,7 @@ COMMANDS = {
     "doctor": "walk the way to the endpoint and say where it is broken, and what to do",
     "status": "what the running bridge is doing",
     "simulate": "play recorded frames through the whole bridge into a stand-in for the endpoint",
+    "standin": "a stand-in for the endpoint, to develop without an account",
     "decode": "print what is in a LoRaWAN frame",
     "devices": "list, check, show and import devices",
     "record": "write down what the radio hears",

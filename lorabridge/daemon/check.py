@@ -11,6 +11,7 @@ from lorabridge.daemon.config import Config
 from lorabridge.daemon.service import check_format, check_regions, credentials_directory
 from lorabridge.errors import ConfigError, Problem
 from lorabridge.radio.basics_station.settings import BasicsStationSettings, read_token, tls_context
+from lorabridge.radio.boards import find_board
 from lorabridge.radio.concentratord.settings import ConcentratordSettings, missing_extra, socket_problem
 from lorabridge.radio.holders import taken
 from lorabridge.radio.recording import RecordingSettings
@@ -83,10 +84,11 @@ def _check_readable(path: Path, where: str, hint: str) -> list[Problem]:
 def _check_concentrator(settings: Sx1302Settings, where: str) -> list[Problem]:
     """The library is there, and the channel plan means something; the library itself is loaded by its own process."""
     found = _check_readable(settings.library, f"{where}.library", "docs/sx1302.md says how to build it")
-    try:
-        read_plan(settings.configuration)
-    except ConfigError as error:
-        found += error.problems
+    for read in (lambda: read_plan(settings.configuration), lambda: settings.board and find_board(settings.board)):
+        try:
+            read()
+        except ConfigError as error:
+            found += error.problems
     return found
 
 

@@ -138,6 +138,22 @@ class ChannelNoise(msgspec.Struct, frozen=True, gc=False):
     """Only 5 % of the measurements were louder."""
 
 
+class GnssHealth(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How good the gateway's own time and place are."""
+
+    time_quality: str
+    """`gps`, `utc` (leap seconds by table), `stale` (not lately) or `none` (not yet)."""
+    accuracy_ns: int | None = None
+    """The receiver's own estimate."""
+    satellites: int | None = None
+    leap_seconds: int | None = None
+    """GPS time minus UTC; None as long as the receiver does not say."""
+    missed_seconds: int = 0
+    """Seconds without a statement between two, since the beginning."""
+    pulse_locked: bool
+    """Whether the pulses (PPS) that the concentrator counts and the receiver's seconds agree."""
+
+
 class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One status report of a gateway (`stat`); None where it does not say."""
 
@@ -158,5 +174,6 @@ class GatewayStatus(msgspec.Struct, frozen=True, kw_only=True):
     platform: str | None = None
     mail: str | None = None
     description: str | None = None
+    gnss: GnssHealth | None = None
     noise: tuple[ChannelNoise, ...] = ()
     """The last measurement of each channel that is scanned, by frequency."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -45,11 +46,12 @@ class Authority:
         self._now = now
         self._revoked: list[int] = []
         certificate = (
-            self._builder(self._name, self._key, now - _BACKDATED, now + LIFETIME)
+            self._builder(self._name, self._key.public_key(), now - _BACKDATED, now + LIFETIME)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(authority=True), critical=True)
             .sign(self._key, hashes.SHA256())
         )
+        self.certificate_id = certificate.fingerprint(hashes.SHA256()).hex()
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         self._write_crl()
 
@@ -61,6 +63,17 @@ class Authority:
     def client(self, name: str, key: PrivateKey, file: str, until: datetime | None = None) -> Pair:
         """A device certificate with `name` as its common name; `until` in the past makes an expired one."""
         return self._issue(file, name, key, ExtendedKeyUsageOID.CLIENT_AUTH, None, until or self._now + LIFETIME)
+
+    def sign(self, request: x509.CertificateSigningRequest) -> bytes:
+        """A device certificate (PEM) for the key and the name of a signing request, whose signature is valid."""
+        certificate = (
+            self._builder(request.subject, request.public_key(), self._now - _BACKDATED, self._now + LIFETIME)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_key_usage(authority=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        return certificate.public_bytes(serialization.Encoding.PEM)
 
     def revoke(self, pair: Pair) -> None:
         """Put `pair` on the revocation list."""
@@ -88,7 +101,7 @@ class Authority:
     ) -> Pair:
         first = min(self._now, until) - _BACKDATED
         builder = (
-            self._builder(_subject(name), key, first, until)
+            self._builder(_subject(name), key.public_key(), first, until)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(authority=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -102,16 +115,18 @@ class Authority:
         _write_private(key_path, key)
         return Pair(path, key_path, certificate.fingerprint(hashes.SHA256()).hex())
 
-    def _builder(self, subject: x509.Name, key: PrivateKey, first: datetime, last: datetime) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: CertificatePublicKeyTypes, first: datetime, last: datetime
+    ) -> x509.CertificateBuilder:
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
-            .public_key(key.public_key())
+            .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(first)
             .not_valid_after(last)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
 

@@ -86,8 +86,9 @@ class Packer:
 
     def payload(self, unit: Unit) -> bytes:
         """UTF-8 JSON."""
-        payloads = [record.payload for record in unit.records]
-        return self._wrapped(payloads) if unit.is_batch else payloads[0]
+        if not unit.is_batch:
+            return unit.records[0].payload
+        return self._wrapped([record.payload for record in unit.records])
 
     def _wrapped(self, payloads: Sequence[bytes]) -> bytes:
         inside = b",".join(payloads)

@@ -195,6 +195,17 @@ class BatchRecord(Wire, frozen=True, kw_only=True, tag_field="schema", tag="lora
     ]
 
 
+class GnssObject(Wire, frozen=True, kw_only=True):
+    """How good the gateway's own time and place are."""
+
+    time_quality: Annotated[Name, Meta(description="`gps`, `utc`, `stale` or `none`.")]
+    accuracy_ns: Annotated[int | None, Meta(description="The receiver's own estimate.")]
+    satellites: int | None
+    leap_seconds: Annotated[int | None, Meta(description="GPS time minus UTC; null: the receiver has not said it.")]
+    missed_seconds: Annotated[int, Meta(description="Seconds that the receiver left out since the start.")]
+    pulse_locked: Annotated[bool, Meta(description="The concentrator's pulses (PPS) and the receiver agree.")]
+
+
 class NoiseObject(Wire, frozen=True, kw_only=True):
     """What a gateway measured on one channel while it did not transmit."""
 
@@ -223,6 +234,7 @@ class GatewayObject(Wire, frozen=True, kw_only=True):
     platform: str | None
     mail: str | None
     description: str | None
+    gnss: Annotated[GnssObject | None, Meta(description="Null without a receiver that the bridge itself reads.")]
     noise: Annotated[list[NoiseObject], Meta(description="Spectral scan, by frequency; empty without one.")]
 
 

@@ -34,6 +34,7 @@ from lorabridge.upstream.records import (
     DownlinkResultRecord,
     GatewayObject,
     GatewayStatsRecord,
+    GnssObject,
     JoinRecord,
     MacCommandObject,
     MacRecord,
@@ -287,6 +288,7 @@ def _gateway(status: GatewayStatus) -> GatewayObject:
             values[name] = text(value)
     values["gateway_eui"] = str(status.gateway_eui)
     values["received_at"] = utc(status.received_at)
+    values["gnss"] = None if status.gnss is None else GnssObject(**msgspec.structs.asdict(status.gnss))
     values["noise"] = [NoiseObject(**msgspec.structs.asdict(channel)) for channel in status.noise]
     return GatewayObject(**values)
 

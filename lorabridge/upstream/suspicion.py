@@ -49,7 +49,8 @@ class Suspicion:
         """A PUBACK: what is held back gets its trial, what was tried is acquitted."""
         if unit.is_batch:
             self._splits_in_a_row = 0
-        self.alone.difference_update(record.id for record in unit.records)
+        if self.alone:
+            self.alone.difference_update(record.id for record in unit.records)
         if self.held is not None:
             self.on_trial, self.held = self.held, None
         elif unit.key == self._blamed:

@@ -84,7 +84,10 @@ def stand_in(made: Site[Any]) -> Iterator[int]:
 
 def _serve_stand_in(made: Site[Any], pipe: Connection) -> None:
     settings = StandInSettings(
-        policies={made.pki.gateway.fingerprint: gateway_policy(GATEWAY_ID)}, publishes_per_second=0
+        policies={made.pki.gateway.fingerprint: gateway_policy(GATEWAY_ID)},
+        publishes_per_second=0,
+        bytes_per_second=0,
+        unacknowledged=0,
     )
 
     async def serve() -> None:

@@ -101,5 +101,8 @@ def test_whatever_the_library_does_no_committed_record_is_lost_and_the_radio_com
             bridge.stop()
         account.assert_complete(sent)
     assert told(site).count("radio_recovered") >= len(FAULTS), told(site)
+    lost = [event for event in told(site) if event != "radio_recovered"]
+    assert lost[0] == "radio_silent", "a library that hangs says nothing"
+    assert set(lost[1:]) == {"radio_dead"}, "all other faults say that they are one"
     tell(recovered_after_s=took)
     assert max(took.values()) < WITHIN_S, took

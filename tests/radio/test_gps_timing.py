@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from lorabridge.lorawan.air import GnssHealth
 from lorabridge.radio.gnss.clock import GnssClock
 from lorabridge.radio.gnss.messages import GpsTime, Place, Position, UtcTime
 from lorabridge.radio.sx1302.gps_timing import ACCURACY_LIMIT_NS, GpsTiming
@@ -22,9 +23,10 @@ UNIX_NS = (GPS_S + 315_964_800 - 18) * NS
 class Bench:
     """A second of the machine is a second of GPS time, and the counter began with both."""
 
-    def __init__(self, *, system_off_s: float = 0.0) -> None:
+    def __init__(self, *, system_off_s: float = 0.0, gnss_device: str | None = None) -> None:
         self.second = 0
-        self.timing = GpsTiming(Sx1302Settings(), lambda: UNIX_NS + self.now_ns - round(system_off_s * NS))
+        settings = Sx1302Settings(gnss_device=gnss_device)
+        self.timing = GpsTiming(settings, lambda: UNIX_NS + self.now_ns - round(system_off_s * NS))
         self.gnss = GnssClock()
 
     @property
@@ -80,6 +82,23 @@ def test_known_and_lost_are_told_once_and_how_far_the_system_is_off(caplog: pyte
         ("GPS time is known", {"source": "sx1302", "system_clock_behind_s": 1.0}),
         ("GPS time is lost", {"source": "sx1302"}),
     ]
+
+
+def test_health_says_how_good_the_time_is_and_when_it_is_stale() -> None:
+    assert GpsTiming(Sx1302Settings(), lambda: 0).health(0) is None, "no receiver is configured"
+    bench = Bench(gnss_device="/dev/ttyS0")
+    assert bench.timing.health(0) == GnssHealth(time_quality="none", pulse_locked=False)
+    bench.gnss.note(Place(Position(46.5, 7.5, 500.0, 8)), 0.5)
+    bench.run(20, accuracy_ns=30)
+    assert bench.timing.health(bench.now_ns) == GnssHealth(
+        time_quality="gps", accuracy_ns=30, satellites=8, leap_seconds=18, pulse_locked=True
+    )
+    late = bench.timing.health(bench.now_ns + 10 * NS)
+    assert late is not None
+    assert (late.time_quality, late.accuracy_ns, late.pulse_locked) == ("stale", None, True)
+    lost = bench.timing.health(bench.now_ns + 100 * NS)
+    assert lost is not None
+    assert not lost.pulse_locked
 
 
 def test_the_place_is_the_last_that_was_told() -> None:

@@ -104,12 +104,12 @@ def test_a_controller_is_reset_and_then_waited_for() -> None:
         if is_filler(request):
             return b""
         heard.append(request[1:])
-        return b"" if RESET in heard[:-1] and len(heard) == 3 else concentrator(request)
+        return b"" if heard[-2:-1] == [RESET] else concentrator(request)
 
     with attached(script) as device:
         prepare(Plan(com_type="USB", com_path=device.path), was_there=True, reset=True)
-    ping = b"\x00\x00\x00"
-    assert heard == [ping, RESET, ping, ping]
+    ping, status = b"\x00\x00\x00", b"\x00\x00\x01"
+    assert heard == [ping, status, RESET, ping, ping, status]
 
 
 @needs_cc

@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ class Running:
         self._loop = asyncio.get_running_loop()
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stopped.set)
+        with suppress(RuntimeError):  # the loop is closed: it has stopped already
+            self._loop.call_soon_threadsafe(self._stopped.set)
 
     def until(self, condition: Callable[[], bool]) -> None:
         asyncio.run_coroutine_threadsafe(self.standin.until(condition), self._loop).result(TIMEOUT)
@@ -88,7 +89,9 @@ def generous_policy() -> Policy:
 @contextmanager
 def running(pki: Pki, *, broker: tuple[str, int] | None = None, **changes: Any) -> Iterator[Running]:
     """A stand-in for the gateway's certificate; `changes` are of its settings."""
-    settings = StandInSettings(policies={pki.gateway.fingerprint: generous_policy()}, publishes_per_second=0)
+    settings = StandInSettings(
+        policies={pki.gateway.fingerprint: generous_policy()}, publishes_per_second=0, bytes_per_second=0
+    )
     settings = msgspec.structs.replace(settings, **changes)
     started: queue.Queue[Running | BaseException] = queue.Queue()
     problems: list[dict[str, Any]] = []
@@ -127,14 +130,17 @@ def running(pki: Pki, *, broker: tuple[str, int] | None = None, **changes: Any) 
 class Pinned(ssl.SSLContext):
     """Says the endpoint's name whatever address is dialled."""
 
+    endpoint = ENDPOINT
+
     def wrap_socket(self, sock: socket.socket, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
-        return super().wrap_socket(sock, *args, **kwargs | {"server_hostname": ENDPOINT})
+        return super().wrap_socket(sock, *args, **kwargs | {"server_hostname": self.endpoint})
 
 
-def _context(pki: Pki, pair: Pair, alpn: str | None = None) -> ssl.SSLContext:
+def _context(ca_file: Path, pair: Pair, alpn: str | None = None, endpoint: str = ENDPOINT) -> ssl.SSLContext:
     context = Pinned(ssl.PROTOCOL_TLS_CLIENT)
+    context.endpoint = endpoint
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(pki.ca_file)
+    context.load_verify_locations(ca_file)
     context.load_cert_chain(pair.certificate, pair.key)
     if alpn is not None:
         context.set_alpn_protocols([alpn])
@@ -146,13 +152,11 @@ class Paho:
 
     def __init__(
         self,
-        pki: Pki,
+        context: ssl.SSLContext,
         port: int,
         *,
-        pair: Pair | None = None,
         client_id: str = GATEWAY,
         mqtt_5: bool = False,
-        alpn: str | None = None,
         will: tuple[str, bool] | None = None,
         keep_alive: int = 60,
     ) -> None:
@@ -169,7 +173,7 @@ class Paho:
         self.client.on_subscribe = lambda _c, _u, _mid, reasons, _p: self.subscribed.put(reasons)
         self.client.on_message = lambda _c, _u, message: self.messages.put(message)
         self.client.on_disconnect = lambda _c, _u, _f, reason, _p: self.disconnected.put(reason)
-        self.client.tls_set_context(_context(pki, pair or pki.gateway, alpn))
+        self.client.tls_set_context(context)
         if will is not None:
             self.client.will_set(will[0], b"gone", qos=1, retain=will[1])
         self.client.connect("127.0.0.1", port, keep_alive)
@@ -214,8 +218,21 @@ class Paho:
 
 
 @contextmanager
-def paho(pki: Pki, port: int, **how: Any) -> Iterator[Paho]:
-    client = Paho(pki, port, **how)
+def paho(pki: Pki, port: int, *, pair: Pair | None = None, alpn: str | None = None, **how: Any) -> Iterator[Paho]:
+    with _paho(_context(pki.ca_file, pair or pki.gateway, alpn), port, **how) as client:
+        yield client
+
+
+@contextmanager
+def paho_at(ca_file: Path, port: int, pair: Pair, endpoint: str, **how: Any) -> Iterator[Paho]:
+    """With nothing but files and a name, as somebody else would."""
+    with _paho(_context(ca_file, pair, endpoint=endpoint), port, **how) as client:
+        yield client
+
+
+@contextmanager
+def _paho(context: ssl.SSLContext, port: int, **how: Any) -> Iterator[Paho]:
+    client = Paho(context, port, **how)
     try:
         yield client
     finally:
@@ -235,7 +252,7 @@ class RawClient:
 
     def __init__(self, pki: Pki, port: int) -> None:
         sock = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
-        self.tls = _context(pki, pki.gateway).wrap_socket(sock)
+        self.tls = _context(pki.ca_file, pki.gateway).wrap_socket(sock)
 
     def send(self, *packets: bytes) -> None:
         self.tls.sendall(b"".join(packets))
@@ -262,3 +279,29 @@ def raw(pki: Pki, port: int) -> Iterator[RawClient]:
         yield client
     finally:
         client.close()
+
+
+class Things:
+    """Requests to the services of AWS IoT and their replies, by a connected client."""
+
+    def __init__(self, paho: Paho) -> None:
+        self._paho = paho
+
+    def subscribe(self, *filters: str) -> None:
+        self._paho.client.subscribe([(one, 1) for one in filters])
+        assert not any(reason.is_failure for reason in self._paho.subscribed.get(timeout=TIMEOUT))
+
+    def ask(self, topic: str, request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The next reply, which repeats the request's token."""
+        token = request.get("clientToken")
+        self._paho.acknowledgement(self._paho.publish(topic, msgspec.json.encode(request)))
+        return self.next(token)
+
+    def next(self, token: str | None = None) -> tuple[str, dict[str, Any]]:
+        """Topic and payload of the next message, its time and its token left out."""
+        message = self._paho.messages.get(timeout=TIMEOUT)
+        told: dict[str, Any] = msgspec.json.decode(message.payload)
+        assert told.pop("clientToken", None) == token, told
+        if "state" not in told:
+            told.pop("timestamp", None)
+        return message.topic, told

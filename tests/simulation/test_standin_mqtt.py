@@ -14,7 +14,7 @@ from paho.mqtt.packettypes import PacketTypes
 from lorabridge.simulation.pki import Pair, Pki, new_ec_key
 from lorabridge.simulation.standin import Happening, Policy, Refusal
 from lorabridge.simulation.standin import mqtt_wire as wire
-from lorabridge.simulation.standin.screen import MAX_PACKET
+from lorabridge.simulation.standin.screen import MAX_PACKET, REASONS
 from tests.mosquitto import Mosquitto, free_port, watching
 from tests.pki import Authority
 from tests.simulation.standin_help import (
@@ -149,7 +149,8 @@ def test_the_port_that_stands_for_443_carries_mqtt(link: Link) -> None:
 def refused(link: Link, gateway: Paho, refusal: Refusal, *, puback: bool = False) -> None:
     """The connection is closed for `refusal`; with MQTT 5 and `puback` the publish is refused instead."""
     if link.mqtt_5 and puback:
-        assert gateway.acknowledged.get(timeout=TIMEOUT)[1].value == wire.Reason.NOT_AUTHORIZED
+        reason = REASONS.get(refusal, wire.Reason.NOT_AUTHORIZED)
+        assert gateway.acknowledged.get(timeout=TIMEOUT)[1].value == reason
         link.running.ignored(refusal)
     else:
         gateway.closed()
@@ -199,7 +200,7 @@ def test_7_slashes_pass_and_8_close_the_prefix_of_basic_ingest_not_counted(link:
     with link.gateway() as gateway:
         assert not gateway.acknowledgement(gateway.publish(prefix + topic_with(7))).is_failure
         gateway.publish(prefix + topic_with(8))
-        refused(link, gateway, Refusal.TOPIC_SLASHES)
+        refused(link, gateway, Refusal.TOPIC_SLASHES, puback=True)
 
 
 @pytest.mark.parametrize("prefix", ["", "$aws/rules/lorawan/"])
@@ -208,7 +209,7 @@ def test_a_topic_of_256_bytes_passes_and_257_close(link: Link, prefix: str) -> N
     with link.gateway() as gateway:
         assert not gateway.acknowledgement(gateway.publish(prefix + topic)).is_failure
         gateway.publish(prefix + topic + "x")
-        refused(link, gateway, Refusal.TOPIC_LENGTH)
+        refused(link, gateway, Refusal.TOPIC_LENGTH, puback=True)
 
 
 def test_qos_2_is_not_answered(link: Link) -> None:

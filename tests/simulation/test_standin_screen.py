@@ -14,7 +14,8 @@ from lorabridge.simulation.standin import mqtt_wire as wire
 from lorabridge.simulation.standin.broker_screen import BrokerScreen
 from lorabridge.simulation.standin.hello import HelloReader, MalformedHello
 from lorabridge.simulation.standin.policy import filter_refusal, topic_right
-from lorabridge.simulation.standin.screen import ClientScreen, Limits
+from lorabridge.simulation.standin.quotas import Limits
+from lorabridge.simulation.standin.screen import ClientScreen
 from tests.simulation.standin_help import GATEWAY, STATUS, UPLINK
 
 POLICY = gateway_policy(GATEWAY)
@@ -144,6 +145,13 @@ def test_a_publish_that_the_broker_of_mqtt_5_refuses_is_not_delivered() -> None:
     refused, taken = wire.build_puback(1, 0x97), wire.build_puback(2)
     assert to_client(BrokerScreen(client), refused + taken) == refused + taken
     assert seen == [(UPLINK, b"2")]
+    assert client.delivered == 1
+
+
+def test_that_nobody_subscribes_to_a_topic_is_not_told() -> None:
+    client = screen()
+    client.screen(connect(level=5), 0)
+    assert to_client(BrokerScreen(client), wire.build_puback(1, 0x10)) == wire.build_puback(1)
     assert client.delivered == 1
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from lorabridge.lorawan import events
-from lorabridge.lorawan.air import Antenna, CrcStatus, FskDataRate, GatewayStatus, LoraDataRate, Reception
+from lorabridge.lorawan.air import Antenna, CrcStatus, FskDataRate, GatewayStatus, GnssHealth, LoraDataRate, Reception
 from lorabridge.lorawan.commands import CommandReason, CommandState
 from lorabridge.lorawan.events import EventKind
 from lorabridge.lorawan.types import EUI64, DevAddr, FCnt32, MacVersion
@@ -100,8 +100,17 @@ security = st.builds(
     detail=hostile_text,
     reception=st.none() | receptions,
 )
+gnss_healths = st.builds(
+    GnssHealth,
+    time_quality=st.sampled_from(["gps", "utc", "stale", "none"]),
+    accuracy_ns=st.none() | st.integers(0, 2**32),
+    satellites=st.none() | st.integers(0, 99),
+    leap_seconds=st.none() | st.integers(0, 99),
+    pulse_locked=st.booleans(),
+)
 statuses = st.builds(
     GatewayStatus,
+    gnss=st.none() | gnss_healths,
     gateway_eui=euis,
     source=st.just("roof"),
     received_at=times,

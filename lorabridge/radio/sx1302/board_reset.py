@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,8 @@ from lorabridge.radio.boards import find_board
 from lorabridge.radio.serial_port import PortError, PortFault
 from lorabridge.radio.sx1302.plan import Plan
 from lorabridge.radio.usb_mcu import Mcu
+
+_LOGGER = logging.getLogger(__name__)
 
 PATIENCE: Final = 6.0
 """Seconds for which a controller that was there before, or was just reset, is asked again."""
@@ -78,9 +81,17 @@ class BoardReset:
 
 
 def _ask(port: str, *, reset: bool) -> None:
-    """Raises PortError."""
+    """Raises PortError. What the controller says of itself is told now: the library has the port afterwards."""
     with Mcu(port, timeout=_ANSWER) as mcu:
-        mcu.ping()
+        identity, status = mcu.ping(), mcu.status()
+        facts = {
+            "port": port,
+            "firmware": identity.firmware,
+            "unique_id": identity.unique_id,
+            "uptime_s": status.uptime_ms // 1000,
+            "temperature_c": status.temperature_c,
+        }
+        _LOGGER.info("the concentrator's controller answers", extra={"fields": facts})
         if reset:
             mcu.reset()
 

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from lorabridge.lorawan.air import GnssHealth
 from lorabridge.lorawan.gps_time import utc_ns_of
-from lorabridge.radio.gnss.clock import GnssState, TimeQuality
+from lorabridge.radio.gnss.clock import FRESH, GnssState, TimeQuality
 from lorabridge.radio.gnss.messages import Position
 from lorabridge.radio.sx1302.gnss_watch import GnssWatch
 from lorabridge.radio.sx1302.gps_fit import GpsFit
@@ -34,8 +35,31 @@ class GpsTiming:
         self._clock = clock
         self._watch = None if port is None else GnssWatch(port, settings.gnss_baud, settings.name, self._take)
         self._last_gps_ns: int | None = None
-        self.position: Position | None = None
+        self._state: GnssState | None = None
+        self._told_at_ns = 0
+
+    @property
+    def position(self) -> Position | None:
         """The last fix of the receiver, however old."""
+        return None if self._state is None else self._state.position
+
+    def health(self, now_ns: int) -> GnssHealth | None:
+        """How good time and place are; None without a receiver. `now_ns`: monotonic."""
+        if self._watch is None:
+            return None
+        state, is_locked = self._state, self._fit.is_locked(now_ns)
+        if state is None:
+            return GnssHealth(time_quality=TimeQuality.NONE.value, pulse_locked=is_locked)
+        is_late = now_ns - self._told_at_ns > FRESH * 1e9 and state.quality is not TimeQuality.NONE
+        quality = TimeQuality.STALE if is_late else state.quality
+        return GnssHealth(
+            time_quality=quality.value,
+            accuracy_ns=None if is_late else state.accuracy_ns,
+            satellites=None if state.position is None else state.position.satellites,
+            leap_seconds=None if state.leap_seconds_assumed else state.leap_seconds,
+            missed_seconds=state.missed_seconds,
+            pulse_locked=is_locked,
+        )
 
     @property
     def contradictions(self) -> int:
@@ -87,7 +111,7 @@ class GpsTiming:
 
     def _take(self, state: GnssState, now_ns: int) -> None:
         """Only NAV-TIMEGPS tells seconds: those of UTC stand on leap seconds that may be wrong."""
-        self.position = state.position
+        self._state, self._told_at_ns = state, now_ns
         is_good = state.quality is TimeQuality.GPS and (state.accuracy_ns or 0) <= ACCURACY_LIMIT_NS
         if is_good and state.gps_ns is not None and state.gps_ns != self._last_gps_ns:
             self._last_gps_ns = state.gps_ns

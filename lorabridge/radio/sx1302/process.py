@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from lorabridge.errors import TransientError
+from lorabridge.radio.base import RadioSilentError
 from lorabridge.radio.sx1302.wire import FRAME_LIMIT, FROM_CHILD, HEADER_SIZE, FromChild, pack
 
 _LOGGER = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class ChildProcess:
                 message: FromChild = FROM_CHILD.decode(await self._reader.readexactly(size))
                 return message
         except TimeoutError:
-            raise TransientError(f"the library has hung: silent for {limit:g} s") from None
+            raise RadioSilentError(f"the library has hung: silent for {limit:g} s") from None
         except (asyncio.IncompleteReadError, OSError):
             raise TransientError(f"the library's process ended: {await self._how_it_ended()}") from None
         except (msgspec.DecodeError, UnicodeDecodeError):

@@ -313,6 +313,7 @@ class Sx1302:
             longitude=None if place is None else place.longitude,
             altitude_m=None if place is None else place.altitude_m,
             temperature_c=temperature_c,
+            gnss=self._timing.health(time.monotonic_ns()),
             noise=tuple(self._noise[frequency_hz] for frequency_hz in sorted(self._noise)),
         )
 

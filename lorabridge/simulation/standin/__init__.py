@@ -5,8 +5,9 @@ What it enforces, where it guesses and what it does not model: docs/standin.md.
 
 from lorabridge.simulation.standin.events import Event, Happening, Refusal
 from lorabridge.simulation.standin.hello import ClientHello
-from lorabridge.simulation.standin.policy import Policy, gateway_policy
+from lorabridge.simulation.standin.policy import Policy, claim_policy, gateway_policy, thing_policy
 from lorabridge.simulation.standin.server import StandIn, StandInSettings
+from lorabridge.simulation.standin.services.provisioning import Template
 from lorabridge.simulation.standin.tls_front import TlsRules
 
 __all__ = [
@@ -17,6 +18,9 @@ __all__ = [
     "Refusal",
     "StandIn",
     "StandInSettings",
+    "Template",
     "TlsRules",
+    "claim_policy",
     "gateway_policy",
+    "thing_policy",
 ]

@@ -5,15 +5,12 @@ from __future__ import annotations
 from lorabridge.simulation.standin import mqtt_wire as wire
 from lorabridge.simulation.standin.events import Refusal
 from lorabridge.simulation.standin.mqtt_wire import Header, MalformedPacket, PacketType, Property, Reason
-from lorabridge.simulation.standin.screen import (
-    MAX_PACKET,
-    MAX_TOPIC_ALIASES,
-    MAX_UNACKNOWLEDGED,
-    ClientScreen,
-    Passed,
-)
+from lorabridge.simulation.standin.quotas import MAX_UNACKNOWLEDGED
+from lorabridge.simulation.standin.screen import MAX_PACKET, MAX_TOPIC_ALIASES, ClientScreen, Passed
 
 _PUBACK = PacketType.PUBACK << 4
+_NO_MATCHING_SUBSCRIBERS = 0x10
+"""AWS IoT does not say it (developer guide, MQTT, "MQTT reason codes"); mosquitto does."""
 
 
 class BrokerScreen:
@@ -24,12 +21,13 @@ class BrokerScreen:
         self._rest = b""
         self._aliases: dict[bytes, bytes] = {}
         self._passed = Passed()
+        self._now = 0.0
         self.is_connected = False
 
     def screen(self, data: bytes, now: float) -> Passed:
         """What goes on to the client, and back; `now` is monotonic. Raises MalformedPacket: the broker is at fault."""
         passed = self._passed = Passed()
-        self._client.quota.at(now)
+        self._now = now
         buffer = self._rest + data if self._rest else data
         run = at = 0
         while len(buffer) - at >= 2:
@@ -49,10 +47,13 @@ class BrokerScreen:
         """What the client gets in place of a packet; None when it passes as it is."""
         if first == _PUBACK:
             fields = wire.Fields(buffer, header.body, header.stop)
-            self._client.acknowledged(fields.number(2), fields.number(1) if fields.more else Reason.SUCCESS)
-        elif first >> 4 == PacketType.PUBLISH:
+            packet_id = fields.number(2)
+            reason = fields.number(1) if fields.more else Reason.SUCCESS
+            self._client.acknowledged(packet_id, reason)
+            return wire.build_puback(packet_id) if reason == _NO_MATCHING_SUBSCRIBERS else None
+        if first >> 4 == PacketType.PUBLISH:
             return None if self._is_delivered(buffer, first, header) else b""
-        elif first >> 4 == PacketType.CONNACK:
+        if first >> 4 == PacketType.CONNACK:
             return self._connack(buffer, header)
         return None
 
@@ -64,7 +65,7 @@ class BrokerScreen:
         packet_id = fields.number(2) if qos else 0
         if self._client.connect is not None and self._client.connect.mqtt_5:
             topic = self._meant(topic, fields.properties().get(Property.TOPIC_ALIAS, b""))
-        refusal = self._refusal(topic)
+        refusal = self._client.delivery_refusal(topic, self._now)
         if refusal is None:
             return True
         if refusal is Refusal.RECEIVE or self._client.quota.excess == 1:  # of a rate one event a second
@@ -72,11 +73,6 @@ class BrokerScreen:
         if qos:
             self._passed.to_broker.append(wire.build_puback(packet_id))
         return False
-
-    def _refusal(self, topic: bytes) -> Refusal | None:
-        if not self._client.may_receive(topic):
-            return Refusal.RECEIVE
-        return Refusal.RATE if self._client.quota.take() else None
 
     def _meant(self, topic: bytes, alias: bytes) -> bytes:
         """The topic, for which an alias of the broker's may stand (MQTT 5 §3.3.2.3.4)."""

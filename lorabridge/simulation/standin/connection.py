@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
 
+from lorabridge.simulation.standin import mqtt_wire as wire
 from lorabridge.simulation.standin.broker_side import BrokerSide
 from lorabridge.simulation.standin.events import Happening, Journal, Refusal
 from lorabridge.simulation.standin.hello import HelloReader, MalformedHello
 from lorabridge.simulation.standin.policy import Policy
-from lorabridge.simulation.standin.screen import ClientScreen, Limits, Observer, Passed
+from lorabridge.simulation.standin.quotas import Limits, Throughput
+from lorabridge.simulation.standin.screen import ClientScreen, Observer, Passed
+from lorabridge.simulation.standin.services.certificates import fingerprint_of
 from lorabridge.simulation.standin.tls_front import TlsRules, TlsSide, build_alert, find_alert, hello_refusal
 
 _LINGER = 1.0
@@ -27,7 +29,10 @@ class Front:
 
     endpoint: str
     rules: TlsRules
-    policies: Mapping[str, Policy]
+    admit: Callable[[bytes], Policy | Refusal]
+    """The policy of a certificate (DER), or why it is refused."""
+    answer: Callable[[ClientSide, str, bytes], None]
+    """Has a service answer a request: its topic and its payload."""
     limits: Limits
     setup_timeout: float
     new_context: Callable[[bool], ssl.SSLContext]
@@ -58,6 +63,9 @@ class ClientSide(asyncio.Protocol):
         self._reads_held_by: set[str] = {"stall"} if stalled else set()
         self._heard_at = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
+        self._throughput = Throughput(front.limits.bytes_per_second)
+        self._brake: asyncio.TimerHandle | None = None
+        self._is_connected = False
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
     # What asyncio calls.
@@ -88,6 +96,7 @@ class ClientSide(asyncio.Protocol):
         if self._screen is None and self._tls.handshake_done and not self._admit(self._tls):
             return
         if plaintext and self._screen is not None:
+            self._charge(len(plaintext))
             self._pass_on(self._screen, self._screen.screen(plaintext, self._heard_at))
         self._flush()
         if self._tls.peer_closed:
@@ -99,8 +108,9 @@ class ClientSide(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end; without a DISCONNECT the broker sends the last will."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for handle in (self._timer, self._brake):
+            if handle is not None:
+                handle.cancel()
         self._transport = None
         self._farewell(str(exc or ""))
         self._is_closing = True
@@ -156,11 +166,10 @@ class ClientSide(asyncio.Protocol):
 
     def _admit(self, tls: TlsSide) -> bool:
         """Find the policy of the certificate; whether there is one."""
-        fingerprint = hashlib.sha256(tls.peer_certificate).hexdigest()
-        policy = self._front.policies.get(fingerprint)
+        policy = self._front.admit(tls.peer_certificate)
         self._front.journal.record(self._number, Happening.HANDSHAKE_DONE, detail=tls.description)
-        if policy is None:
-            self._refuse(Refusal.UNKNOWN_CERTIFICATE, fingerprint)
+        if isinstance(policy, Refusal):
+            self._refuse(policy, fingerprint_of(tls.peer_certificate))
             return False
         self._screen = ClientScreen(policy, self._front.observer, self._front.limits)
         return True
@@ -178,6 +187,9 @@ class ClientSide(asyncio.Protocol):
             self._flush_to_broker()
         for packet in passed.to_client:
             self.send(packet)
+        for topic, payload in passed.requests:
+            self._front.journal.record(self._number, Happening.REQUEST, detail=topic)
+            self._front.answer(self, topic, payload)
         if passed.refused is not None:
             self._refuse(passed.refused.refusal, passed.refused.detail)
 
@@ -188,6 +200,24 @@ class ClientSide(asyncio.Protocol):
             self._front.journal.count("delivered", delivered)
         for refusal, detail in passed.ignored:
             self._front.journal.record(self._number, Happening.IGNORED, refusal=refusal, detail=detail)
+
+    def _charge(self, size: int) -> None:
+        """Let so many bytes pass; above the quota nothing more is read for as long as they take."""
+        wait = self._throughput.take(size, self._loop.time())
+        if wait and self._brake is None:
+            self._front.journal.record(self._number, Happening.DELAYED, detail=f"{wait:.3f} s")
+            self._hold_both("throughput", hold=True)
+            self._brake = self._loop.call_later(wait, self._release)
+
+    def _release(self) -> None:
+        self._brake = None
+        self._heard_at = self._loop.time()  # what the client said meanwhile was not read
+        self._hold_both("throughput", hold=False)
+
+    def _hold_both(self, reason: str, *, hold: bool) -> None:
+        self.hold_reads(reason, hold=hold)
+        if self._broker is not None:
+            self._broker.hold_reads(reason, hold=hold)
 
     def _take_over(self, screen: ClientScreen) -> None:
         """End the connection that has this client id now."""
@@ -230,7 +260,7 @@ class ClientSide(asyncio.Protocol):
         if self._screen is not None and self._broker is not None:
             patience = 1.5 * self._screen.keep_alive
         left = self._heard_at + patience - self._loop.time()
-        if left <= 0 and not self._stalled:
+        if left <= 0 and not self._stalled and self._brake is None:
             self.end(Refusal.KEEP_ALIVE if self._broker is not None else Refusal.SETUP_TIMEOUT)
         else:
             self._timer = self._loop.call_later(max(left, patience / 10), self._tick)
@@ -244,12 +274,36 @@ class ClientSide(asyncio.Protocol):
     def from_broker(self, screen: ClientScreen, passed: Passed) -> None:
         """Packets for the client."""
         self._note(screen, passed)
-        self.send(b"".join(passed.to_client))
+        packets = b"".join(passed.to_client)
+        self._charge(len(packets))
+        self.send(packets)
         self._flush()
 
     def broker_connected(self) -> None:
         """The broker has said CONNACK with success."""
+        self._is_connected = True
         self._front.journal.record(self._number, Happening.CONNECTED, detail=self._screen_name())
+
+    def deliver(self, topic: str, payload: bytes, *, unasked: bool) -> None:
+        """Send a message of a service, when the client may have it and has subscribed, or `unasked`.
+
+        QoS 1 where the client has asked for it; a connection that ends before its PUBACK loses it.
+        """
+        screen = self._screen
+        if screen is None or screen.connect is None or not self._is_connected or self._is_closing or self._stalled:
+            return
+        qos = screen.subscriptions.qos(topic)
+        if qos is None and not unasked:
+            return
+        if (refusal := screen.delivery_refusal(topic.encode(), self._loop.time())) is not None:
+            self._front.journal.record(self._number, Happening.IGNORED, refusal=refusal, detail=topic)
+            return
+        packet_id = screen.subscriptions.new_packet_id() if qos else 0
+        packet = wire.build_publish(topic, payload, packet_id, mqtt_5=screen.connect.mqtt_5)
+        self._front.journal.record(self._number, Happening.REPLY, detail=topic)
+        self._charge(len(packet))
+        self.send(packet)
+        self._flush()
 
     def broker_closed(self, detail: str) -> None:
         """The broker's connection is over: because we left, after a DISCONNECT, or of the broker's own will."""
@@ -269,9 +323,14 @@ class ClientSide(asyncio.Protocol):
         """Neither read nor answer while on."""
         self._stalled = on
         self._heard_at = self._loop.time()
-        self.hold_reads("stall", hold=on)
-        if self._broker is not None:
-            self._broker.hold_reads("stall", hold=on)
+        self._hold_both("stall", hold=on)
+
+    def shut_down(self) -> None:
+        """Be gone; MQTT 5 hears why, if it still reads."""
+        for packet in self._screen.last_words(Refusal.SHUTTING_DOWN) if self._screen is not None else ():
+            self.send(packet)
+        self._flush()
+        self.cut()
 
     def cut(self) -> None:
         """Be gone at once, as a cut cable; the broker sends the last will."""

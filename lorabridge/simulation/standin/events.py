@@ -26,10 +26,15 @@ class Happening(enum.Enum):
     LOST = "lost"
     BROKER_CLOSED = "broker_closed"
     CUT = "cut"
+    DELAYED = "delayed"
+    REGISTERED = "registered"
+    ACTIVATED = "activated"
+    REQUEST = "request"
+    REPLY = "reply"
 
 
 class Refusal(enum.Enum):
-    """Why something was not done. All but the last three end the connection."""
+    """Why something was not done. All but the last four end the connection."""
 
     doc: str
 
@@ -46,6 +51,7 @@ class Refusal(enum.Enum):
     NO_ALPN = "no_alpn", "no `x-amzn-mqtt-ca` on the port that stands for 443; alert no_application_protocol"
     TLS = "tls", "OpenSSL refused the handshake or a record; the alert is the one that it sent"
     UNKNOWN_CERTIFICATE = "unknown_certificate", "a valid certificate that no policy is attached to"
+    NOT_ACTIVE = "not_active", "a certificate that was registered just in time, or made for a claim, and is not active"
     SETUP_TIMEOUT = "setup_timeout", "no CONNECT in time"
     KEEP_ALIVE = "keep_alive", "nothing heard for one and a half times the keep-alive"
     MALFORMED_PACKET = "malformed_packet", "not MQTT"
@@ -65,9 +71,15 @@ class Refusal(enum.Enum):
     SUBSCRIPTION_IDENTIFIER = "subscription_identifier", "MQTT 5 subscription identifiers are not supported"
     TOPIC_ALIAS = "topic_alias", "an MQTT 5 topic alias out of range, or one that stands for nothing yet"
     TAKEN_OVER = "taken_over", "the same client id connected anew: the new connection wins"
+    SHUTTING_DOWN = "shutting_down", "the stand-in ends"
+    DISCONNECTED = "disconnected_by_operator", "somebody in the cloud ended the connection"
     NO_BROKER = "no_broker", "the broker behind cannot be reached"
     QOS_2 = "qos_2", "QoS 2: never answered (3.1.1), connection closed (MQTT 5)"
     RATE = "rate", "more publishes a second than the quota, both ways together: the excess is discarded"
+    UNACKNOWLEDGED = (
+        "unacknowledged",
+        "more than 100 publishes without PUBACK: not taken (3.1.1), connection closed (MQTT 5)",
+    )
     RECEIVE = "receive", "no right to receive from this topic: the message is not delivered"
 
 
@@ -88,11 +100,19 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Journal:
     """The last `limit` events, counters over all of them, and optionally a file of JSON lines."""
 
-    def __init__(self, limit: int, file: Path | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        limit: int,
+        file: Path | None,
+        clock: Callable[[], float],
+        watcher: Callable[[Event], None] | None = None,
+    ) -> None:
+        """`watcher` is given each event as it happens."""
         self.events: deque[Event] = deque(maxlen=limit)
         self.counters: Counter[str] = Counter()
         self.changed = asyncio.Event()
         self._clock = clock
+        self._watcher = watcher
         self._file: BinaryIO | None = None if file is None else file.open("ab")
 
     def record(
@@ -112,6 +132,8 @@ class Journal:
         self.counters[kind.value if refusal is None else refusal.value] += 1
         if self._file is not None:
             self._file.write(msgspec.json.encode(event) + b"\n")
+        if self._watcher is not None:
+            self._watcher(event)
         self.changed.set()
 
     def count(self, name: str, by: int = 1) -> None:

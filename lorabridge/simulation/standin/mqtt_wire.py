@@ -57,13 +57,16 @@ class Reason(enum.IntEnum):
     PROTOCOL_ERROR = 0x82
     UNSUPPORTED_PROTOCOL_VERSION = 0x84
     NOT_AUTHORIZED = 0x87
+    SERVER_SHUTTING_DOWN = 0x8B
     KEEP_ALIVE_TIMEOUT = 0x8D
     SESSION_TAKEN_OVER = 0x8E
     TOPIC_FILTER_INVALID = 0x8F
     TOPIC_NAME_INVALID = 0x90
+    RECEIVE_MAXIMUM_EXCEEDED = 0x93
     TOPIC_ALIAS_INVALID = 0x94
     PACKET_TOO_LARGE = 0x95
     QUOTA_EXCEEDED = 0x97
+    ADMINISTRATIVE_ACTION = 0x98
     QOS_NOT_SUPPORTED = 0x9B
     SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED = 0xA1
 
@@ -253,6 +256,14 @@ def build_puback(packet_id: int, reason: int = Reason.SUCCESS) -> bytes:
     """A PUBACK; only MQTT 5 has a reason."""
     body = packet_id.to_bytes(2, "big") + (bytes([reason]) if reason else b"")
     return build_packet(0x40, body)
+
+
+def build_publish(topic: str, payload: bytes, packet_id: int, *, mqtt_5: bool) -> bytes:
+    """A PUBLISH; with QoS 1 when `packet_id` is not 0."""
+    name = topic.encode()
+    identifier = packet_id.to_bytes(2, "big") if packet_id else b""
+    body = len(name).to_bytes(2, "big") + name + identifier + (b"\0" if mqtt_5 else b"") + payload
+    return build_packet(0x32 if packet_id else 0x30, body)
 
 
 def build_suback_refused(packet_id: int, count: int) -> bytes:

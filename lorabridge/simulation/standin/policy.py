@@ -6,6 +6,7 @@ stand for themselves, so that a filter is granted as it is written.
 
 from __future__ import annotations
 
+import enum
 import re
 
 import msgspec
@@ -15,12 +16,14 @@ from lorabridge.simulation.standin.events import Refusal
 MAX_TOPIC_BYTES = 256
 MAX_TOPIC_SLASHES = 7
 _BASIC_INGEST = re.compile(r"\$aws/rules/[^/]+/", re.DOTALL)
+_SERVICE = re.compile(r"\$aws/(things|certificates|provisioning-templates)/", re.DOTALL)
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """What the holder of one certificate may do. Nothing is granted that is not written."""
 
     client_id: str
+    """May have wildcards, as a claim's has."""
     publish: tuple[str, ...] = ()
     retain: tuple[str, ...] = ()
     """Needed beside `publish` for a publish with RETAIN (iot:RetainPublish)."""
@@ -45,13 +48,41 @@ def gateway_policy(gateway_id: str) -> Policy:
     )
 
 
+def thing_policy(name: str) -> Policy:
+    """That of a gateway, and what its thing needs for shadows and jobs."""
+    gateway = gateway_policy(name)
+    own = f"$aws/things/{name}/"
+    replies = (f"{own}shadow/*", f"{own}jobs/*")
+    return msgspec.structs.replace(
+        gateway,
+        publish=(*gateway.publish, f"{own}shadow/*", f"{own}jobs/*"),
+        subscribe=(*gateway.subscribe, *replies),
+        receive=(*gateway.receive, *replies),
+    )
+
+
+def claim_policy(template: str) -> Policy:
+    """What a claim certificate needs to be provisioned by `template` with any client id, and no more."""
+    asks = ("$aws/certificates/create/*", "$aws/certificates/create-from-csr/*")
+    topics = (*asks, f"$aws/provisioning-templates/{template}/provision/*")
+    return Policy(client_id="*", publish=topics, subscribe=topics, receive=topics)
+
+
+class TopicEnd(enum.Enum):
+    """Who takes what is published to a topic."""
+
+    BROKER = "broker"
+    RULE = "rule"
+    SERVICE = "service"
+
+
 class TopicRight(msgspec.Struct, frozen=True):
     """What follows from a topic, whatever is published to it."""
 
     topic: str
     refusal: Refusal | None = None
     may_retain: bool = False
-    basic_ingest: bool = False
+    end: TopicEnd = TopicEnd.BROKER
 
 
 def topic_right(policy: Policy, wire: bytes) -> TopicRight:
@@ -64,9 +95,20 @@ def topic_right(policy: Policy, wire: bytes) -> TopicRight:
         return TopicRight(topic, Refusal.MALFORMED_PACKET)
     prefix = _BASIC_INGEST.match(topic)
     refusal = _limits(topic[prefix.end() :] if prefix else topic)
+    end = TopicEnd.RULE if prefix else topic_end(topic)
     if refusal is None and not _granted(policy.publish, topic):
         refusal = Refusal.PUBLISH
-    return TopicRight(topic, refusal, may_retain=_granted(policy.retain, topic), basic_ingest=prefix is not None)
+    return TopicRight(topic, refusal, may_retain=_granted(policy.retain, topic), end=end)
+
+
+def topic_end(topic: str) -> TopicEnd:
+    """Whether a service of AWS IoT answers what is published to this topic, which is not one of Basic Ingest."""
+    return TopicEnd.SERVICE if _SERVICE.match(topic) else TopicEnd.BROKER
+
+
+def may_use_client_id(policy: Policy, client_id: str) -> bool:
+    """Whether the client id is the certificate's."""
+    return _matches(policy.client_id, client_id)
 
 
 def may_receive(policy: Policy, wire: bytes) -> bool:

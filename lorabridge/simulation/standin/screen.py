@@ -13,19 +13,27 @@ import msgspec
 from lorabridge.simulation.standin import mqtt_wire as wire
 from lorabridge.simulation.standin.events import Refusal
 from lorabridge.simulation.standin.mqtt_wire import Connect, Header, MalformedPacket, PacketType, Property, Reason
-from lorabridge.simulation.standin.policy import Policy, TopicRight, filter_refusal, may_receive, topic_right
+from lorabridge.simulation.standin.policy import (
+    Policy,
+    TopicEnd,
+    TopicRight,
+    filter_refusal,
+    may_receive,
+    may_use_client_id,
+    topic_right,
+)
+from lorabridge.simulation.standin.quotas import Limits, Quota
+from lorabridge.simulation.standin.subscriptions import Subscriptions
 
 MAX_PACKET = 128 * 1024
 MAX_FILTERS = 8
 MAX_SUBSCRIPTIONS = 50
 MAX_TOPIC_ALIASES = 8
-MAX_UNACKNOWLEDGED = 100
-LONGEST_KEEP_ALIVE = 1200
 _PUBLISH, _PUBACK = PacketType.PUBLISH << 4, PacketType.PUBACK << 4
 _MOST_TOPICS = 4096
 _PASSED_ON = frozenset((PacketType.PUBACK, PacketType.PINGREQ, PacketType.DISCONNECT))
 _ANSWERED_BY_CONNACK = frozenset((Refusal.CLIENT_ID, Refusal.LAST_WILL, Refusal.PERSISTENT_SESSION))
-_ANSWERED_BY_PUBACK = frozenset((Refusal.PUBLISH, Refusal.RETAIN))
+_ANSWERED_BY_PUBACK = frozenset((Refusal.PUBLISH, Refusal.RETAIN, Refusal.TOPIC_LENGTH, Refusal.TOPIC_SLASHES))
 
 REASONS = {
     Refusal.MALFORMED_PACKET: Reason.MALFORMED_PACKET,
@@ -41,43 +49,15 @@ REASONS = {
     Refusal.SUBSCRIPTION_IDENTIFIER: Reason.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED,
     Refusal.TOPIC_ALIAS: Reason.TOPIC_ALIAS_INVALID,
     Refusal.QOS_2: Reason.QOS_NOT_SUPPORTED,
+    Refusal.RATE: Reason.QUOTA_EXCEEDED,
+    Refusal.UNACKNOWLEDGED: Reason.RECEIVE_MAXIMUM_EXCEEDED,
+    Refusal.SHUTTING_DOWN: Reason.SERVER_SHUTTING_DOWN,
+    Refusal.DISCONNECTED: Reason.ADMINISTRATIVE_ACTION,
 }
-"""What MQTT 5 says in the DISCONNECT; all others are not authorised."""
+"""What MQTT 5 says in DISCONNECT, CONNACK or PUBACK; all others are not authorised."""
 
 Observer = Callable[[str, bytes], None]
 """Is given topic and payload of each publish that was delivered."""
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits that can be set."""
-
-    publishes_per_second: int = 100
-    """0 is without limit."""
-    shortest_keep_alive: int = 30
-
-
-class Quota:
-    """Publishes of one connection in whole seconds of the clock, both directions together."""
-
-    def __init__(self, per_second: int) -> None:
-        """`per_second` 0 is without limit."""
-        self.per_second = per_second
-        self._second, self._count = -1, 0
-
-    def at(self, now: float) -> None:
-        """It is `now`: monotonic, in seconds."""
-        if int(now) != self._second:
-            self._second, self._count = int(now), 0
-
-    def take(self) -> int:
-        """Count one more; by how many the second is over the quota now."""
-        self._count += 1
-        return self.excess
-
-    @property
-    def excess(self) -> int:
-        """By how many the second is over the quota."""
-        return max(0, self._count - self.per_second) if self.per_second else 0
 
 
 class Refused(Exception):  # noqa: N818  # a decision, not an error
@@ -95,6 +75,8 @@ class Passed(msgspec.Struct):
     to_broker: list[bytes] = msgspec.field(default_factory=list)
     to_client: list[bytes] = msgspec.field(default_factory=list)
     ignored: list[tuple[Refusal, str]] = msgspec.field(default_factory=list)
+    requests: list[tuple[str, bytes]] = msgspec.field(default_factory=list)
+    """Topic and payload of what a service of AWS IoT has to answer."""
     refused: Refused | None = None
 
 
@@ -109,16 +91,16 @@ class ClientScreen:
         self._rest = b""
         self._rights: dict[bytes, TopicRight] = {}
         self._aliases: dict[int, bytes] = {}
-        self._filters: set[str] = set()
         self._passed = Passed()
+        self.subscriptions = Subscriptions()
         self.connect: Connect | None = None
         self.keep_alive = 0
         """Seconds; what the client is held to."""
         self.said_goodbye = False
         self.delivered = 0
         """Publishes that the broker, or for Basic Ingest the front, took."""
-        self.unacknowledged: dict[int, tuple[str, bytes]] = {}
-        """Publishes that the broker has and has not acknowledged yet; filled for an observer only."""
+        self.unacknowledged: dict[int, tuple[str, bytes] | None] = {}
+        """Publishes that the broker has and has not acknowledged yet, by packet id; None where nobody observes."""
 
     def screen(self, data: bytes, now: float) -> Passed:
         """Judge what came; `now` is monotonic, in seconds."""
@@ -186,26 +168,42 @@ class ClientScreen:
         if qos == 2:
             self._ignore_or_refuse(Refusal.QOS_2, right.topic)
             return False
-        if self.quota.per_second and (excess := self.quota.take()):
-            if excess == 1:  # one event a second, not one a publish
-                self._passed.ignored.append((Refusal.RATE, right.topic))
+        packet_id = buffer[topic_stop] << 8 | buffer[topic_stop + 1] if qos else 0
+        if not self._has_room(right.topic, packet_id):
             return False
-        if right.basic_ingest:
-            self._ingest(right, buffer[payload:stop], int.from_bytes(buffer[topic_stop : topic_stop + 2 * qos], "big"))
+        if right.end is not TopicEnd.BROKER:
+            self._take(right, buffer[payload:stop], packet_id)
             return False
-        if qos and self._observer is not None:
-            packet_id = buffer[topic_stop] << 8 | buffer[topic_stop + 1]
-            self.unacknowledged[packet_id] = (right.topic, buffer[payload:stop])
-        elif not qos:
+        if qos:
+            self.unacknowledged[packet_id] = None if self._observer is None else (right.topic, buffer[payload:stop])
+        else:
             self._deliver(right.topic, buffer[payload:stop])
         return True
 
+    def _has_room(self, topic: str, packet_id: int) -> bool:
+        """Whether the quotas have room for one publish more; what has none is discarded, and MQTT 5 says so."""
+        mqtt_5 = self.connect is not None and self.connect.mqtt_5
+        if self.quota.per_second and (excess := self.quota.take()):
+            if excess == 1:  # one event a second, not one a publish
+                self._passed.ignored.append((Refusal.RATE, topic))
+            if mqtt_5 and packet_id:
+                self._passed.to_client.append(wire.build_puback(packet_id, REASONS[Refusal.RATE]))
+            return False
+        most = self._limits.unacknowledged
+        if packet_id and most and len(self.unacknowledged) >= most and packet_id not in self.unacknowledged:
+            if mqtt_5:
+                raise Refused(Refusal.UNACKNOWLEDGED, topic)
+            self._passed.ignored.append((Refusal.UNACKNOWLEDGED, topic))
+            return False
+        return True
+
     def _deny(self, refusal: Refusal, topic: str, packet_id: bytes) -> None:
-        """End it; but a QoS 1 publish of MQTT 5 without the right to it is answered (what AWS does is not known)."""
+        """End it; but a QoS 1 publish of MQTT 5 is answered (which of the two AWS does is not known)."""
         is_mqtt_5 = self.connect is not None and self.connect.mqtt_5
         if not (is_mqtt_5 and packet_id and refusal in _ANSWERED_BY_PUBACK):
             raise Refused(refusal, topic)
-        self._passed.to_client.append(wire.build_puback(int.from_bytes(packet_id, "big"), Reason.NOT_AUTHORIZED))
+        reason = REASONS.get(refusal, Reason.NOT_AUTHORIZED)
+        self._passed.to_client.append(wire.build_puback(int.from_bytes(packet_id, "big"), reason))
         self._passed.ignored.append((refusal, topic))
 
     def _judge(self, wire_topic: bytes) -> TopicRight:
@@ -225,10 +223,12 @@ class ClientScreen:
             wire_topic = self._aliases[number] = wire_topic or self._aliases[number]
         return wire_topic, fields.at
 
-    def _ingest(self, right: TopicRight, payload: bytes, packet_id: int) -> None:
-        """Basic Ingest ends here, as it ends at the rules engine: taken, acknowledged, for no subscriber to see."""
+    def _take(self, right: TopicRight, payload: bytes, packet_id: int) -> None:
+        """Basic Ingest and requests to services end here: taken, acknowledged, for no subscriber to see."""
         if packet_id:
             self._passed.to_client.append(wire.build_puback(packet_id))
+        if right.end is TopicEnd.SERVICE:
+            self._passed.requests.append((right.topic, payload))
         self._deliver(right.topic, payload)
 
     def _deliver(self, topic: str, payload: bytes) -> None:
@@ -236,9 +236,12 @@ class ClientScreen:
         if self._observer is not None:
             self._observer(topic, payload)
 
-    def may_receive(self, topic: bytes) -> bool:
-        """Whether the policy lets the client have messages on this topic."""
-        return may_receive(self._policy, topic)
+    def delivery_refusal(self, topic: bytes, now: float) -> Refusal | None:
+        """Why the client may not have a message on this topic now, if so; one that it may have counts."""
+        self.quota.at(now)
+        if not may_receive(self._policy, topic):
+            return Refusal.RECEIVE
+        return Refusal.RATE if self.quota.take() else None
 
     def acknowledged(self, packet_id: int, reason: int) -> None:
         """The broker has answered the publish with this id."""
@@ -261,8 +264,10 @@ class ClientScreen:
         if kind == PacketType.UNSUBSCRIBE:
             mqtt_5 = self.connect is not None and self.connect.mqtt_5
             unsubscribe = wire.parse_subscribe(buffer, header, mqtt_5=mqtt_5, with_options=False)
-            self._filters.difference_update(unsubscribe.filters)
+            self.subscriptions.remove(unsubscribe.filters)
             return True
+        if kind == PacketType.PUBACK and self.subscriptions.acknowledged(wire.Fields(buffer, *header).number(2)):
+            return False
         if kind not in _PASSED_ON:
             raise Refused(Refusal.UNEXPECTED_PACKET, f"packet type {kind}")
         self.said_goodbye |= kind == PacketType.DISCONNECT
@@ -274,18 +279,17 @@ class ClientScreen:
         if connect is None:
             raise Refused(Refusal.PROTOCOL_VERSION)
         self.connect = connect
-        if connect.client_id != self._policy.client_id:
+        if not may_use_client_id(self._policy, connect.client_id):
             raise Refused(Refusal.CLIENT_ID, connect.client_id)
         is_persistent = connect.session_expiry > 0 if connect.mqtt_5 else not connect.clean
         if is_persistent and not self._policy.persistent_session:
             raise Refused(Refusal.PERSISTENT_SESSION)
         if connect.will is not None:
             right = self._judge(connect.will.topic)
-            is_granted = self._policy.last_will and right.refusal is None and not right.basic_ingest
+            is_granted = self._policy.last_will and right.refusal is None and right.end is TopicEnd.BROKER
             if not is_granted or connect.will.qos > 1 or (connect.will.retain and not right.may_retain):
                 raise Refused(Refusal.LAST_WILL, right.topic)
-        wanted = connect.keep_alive or LONGEST_KEEP_ALIVE
-        self.keep_alive = min(max(wanted, self._limits.shortest_keep_alive), LONGEST_KEEP_ALIVE)
+        self.keep_alive = self._limits.keep_alive(connect.keep_alive)
         body = bytearray(buffer[header.body : header.stop])
         offset = connect.keep_alive_at - header.body
         body[offset : offset + 2] = b"\0\0"
@@ -310,9 +314,9 @@ class ClientScreen:
                 return False
             if refusal is not None:
                 raise Refused(refusal, topic_filter)
-        self._filters.update(subscribe.filters)
-        if len(self._filters) > MAX_SUBSCRIPTIONS:
-            raise Refused(Refusal.SUBSCRIPTIONS, str(len(self._filters)))
+        count = self.subscriptions.add(subscribe.filters, subscribe.highest_qos)
+        if count > MAX_SUBSCRIPTIONS:
+            raise Refused(Refusal.SUBSCRIPTIONS, str(count))
         return True
 
     def _ignore_or_refuse(self, refusal: Refusal, detail: str) -> None:

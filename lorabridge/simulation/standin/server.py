@@ -16,11 +16,18 @@ from msgspec import Meta
 from lorabridge.simulation.pki import Pki
 from lorabridge.simulation.standin.amqtt_broker import AmqttBroker
 from lorabridge.simulation.standin.connection import ClientSide, Front
-from lorabridge.simulation.standin.events import Event, Journal
+from lorabridge.simulation.standin.events import Event, Happening, Journal, Refusal
 from lorabridge.simulation.standin.hello import ClientHello
-from lorabridge.simulation.standin.policy import Policy
+from lorabridge.simulation.standin.policy import Policy, TopicEnd, topic_end
 from lorabridge.simulation.standin.publisher import Publisher
-from lorabridge.simulation.standin.screen import Limits, Observer
+from lorabridge.simulation.standin.quotas import BYTES_PER_SECOND, MAX_UNACKNOWLEDGED, Limits
+from lorabridge.simulation.standin.screen import Observer
+from lorabridge.simulation.standin.services.certificates import Certificates, fingerprint_of
+from lorabridge.simulation.standin.services.desk import Desk
+from lorabridge.simulation.standin.services.jobs import Jobs
+from lorabridge.simulation.standin.services.provisioning import Provisioning, Template
+from lorabridge.simulation.standin.services.reply import Audience, Reply
+from lorabridge.simulation.standin.services.shadow import Shadows
 from lorabridge.simulation.standin.tls_front import TlsRules, server_context
 
 _P = TypeVar("_P", bound=asyncio.Protocol)
@@ -41,6 +48,22 @@ class StandInSettings(msgspec.Struct, frozen=True, kw_only=True):
     publishes_per_second: Annotated[
         int, Meta(description="quota a connection, the excess is discarded; 0 is without limit")
     ] = 100
+    bytes_per_second: Annotated[
+        int, Meta(description="quota a connection, both ways together, the excess is delayed; 0 is without limit")
+    ] = BYTES_PER_SECOND
+    unacknowledged: Annotated[
+        int, Meta(description="publishes of a client that may wait for PUBACK; 0 is without limit")
+    ] = MAX_UNACKNOWLEDGED
+    templates: Annotated[
+        Mapping[str, Template], Meta(description="provisioning templates by name, for those who hold a claim")
+    ] = {}
+    just_in_time: Annotated[
+        bool, Meta(description="register certificates of the right authority that no policy is attached to")
+    ] = False
+    activation_delay: Annotated[
+        float | None,
+        Meta(description="seconds until what was registered just in time is active; None: `activate` does"),
+    ] = 0.0
     shortest_keep_alive: Annotated[int, Meta(description="seconds; a shorter wish is taken for this")] = 30
     setup_timeout: Annotated[float, Meta(description="seconds that a client has until CONNECT")] = 30.0
     event_limit: Annotated[int, Meta(description="events that are kept, the oldest go first")] = 10_000
@@ -54,7 +77,8 @@ class StandIn:
     """`async with StandIn(settings, pki=pki) as standin:`; MQTT 5 needs a `broker` other than the default.
 
     `broker` is host and port of one without TLS, such as mosquitto on loopback. `observer` is called with
-    topic and payload of each publish once the broker has taken it, before the client hears of it.
+    topic and payload of each publish once the broker has taken it, before the client hears of it; `watcher` with
+    each event.
     """
 
     def __init__(
@@ -64,6 +88,7 @@ class StandIn:
         pki: Pki,
         broker: tuple[str, int] | None = None,
         observer: Observer | None = None,
+        watcher: Callable[[Event], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.port = settings.port
@@ -72,6 +97,7 @@ class StandIn:
         self._pki = pki
         self._broker = broker
         self._observer = observer
+        self._watcher = watcher
         self._clock = clock
         self._amqtt: AmqttBroker | None = None
         self._journal: Journal
@@ -82,6 +108,11 @@ class StandIn:
         self._last_number = 0
         self._refuses = self._stalls = False
         self._contexts: dict[bool, ssl.SSLContext] = {}
+        self._activations: set[asyncio.TimerHandle] = set()
+        self._certificates = Certificates(
+            settings.policies, pki.devices.certificate_id, just_in_time=settings.just_in_time
+        )
+        self._desk = Desk(Provisioning(pki.devices, self._certificates, settings.templates))
         self._publisher: Publisher | None = None
         self._publishing = asyncio.Lock()
 
@@ -89,13 +120,17 @@ class StandIn:
         """Listen. Raises OSError for a port that is taken, ConfigError for OpenSSL or amqtt."""
         settings = self._settings
         server_context(settings.tls, self._pki, with_alpn=True)  # what is wrong with it is told now
-        self._journal = Journal(settings.event_limit, settings.events_file, self._clock)
+        self._journal = Journal(settings.event_limit, settings.events_file, self._clock, self._watcher)
         self._front = Front(
             endpoint=self._pki.endpoint,
             rules=settings.tls,
-            policies=settings.policies,
+            admit=self._admit,
+            answer=self._answer,
             limits=Limits(
-                publishes_per_second=settings.publishes_per_second, shortest_keep_alive=settings.shortest_keep_alive
+                publishes_per_second=settings.publishes_per_second,
+                bytes_per_second=settings.bytes_per_second,
+                unacknowledged=settings.unacknowledged,
+                shortest_keep_alive=settings.shortest_keep_alive,
             ),
             setup_timeout=settings.setup_timeout,
             new_context=self._context,
@@ -121,7 +156,10 @@ class StandIn:
         if self._opening is not None:
             await self._opening
         self._close_servers()
-        self.cut()
+        for activation in self._activations:
+            activation.cancel()
+        for client in list(self._clients.values()):
+            client.shut_down()
         if self._publisher is not None:
             await self._publisher.close()
         while clients := list(self._clients.values()):
@@ -171,12 +209,43 @@ class StandIn:
     async def publish(self, topic: str, payload: bytes) -> None:
         """Publish with QoS 1 by the broker behind, to whoever subscribes; returns when the broker has taken it.
 
-        Raises OSError when the broker is not there.
+        What is published to a shadow is answered by the shadow. Raises OSError when the broker is not there.
         """
+        if topic_end(topic) is TopicEnd.SERVICE:
+            self._tell(self._desk.answer(topic, payload, self._clock()), None)
+            return
         async with self._publishing:
             if self._publisher is None or self._publisher.closed.done():
                 self._publisher = await Publisher.connected(self._dial)
             await self._publisher.publish(topic, payload)
+
+    @property
+    def shadows(self) -> Shadows:
+        """The shadows of all things, to read."""
+        return self._desk.shadows
+
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs of all things, to read."""
+        return self._desk.jobs
+
+    def create_job(self, thing: str, job_id: str, document: object) -> None:
+        """Queue a job for a thing, and notify it. Raises ValueError for an id that is there."""
+        self._tell(self._desk.jobs.create(thing, job_id, document, self._clock()), None)
+
+    def cancel_job(self, thing: str, job_id: str) -> None:
+        """Cancel a job, and notify its thing. Raises KeyError for an unknown one."""
+        self._tell(self._desk.jobs.cancel(thing, job_id, self._clock()), None)
+
+    def activate(self, certificate_id: str) -> None:
+        """Make a certificate active that was registered just in time. Raises KeyError."""
+        self._certificates.activate(certificate_id)
+        self._journal.record(0, Happening.ACTIVATED, detail=certificate_id)
+
+    def disconnect(self) -> None:
+        """End all connections in good order, as an operator can; MQTT 5 hears why."""
+        for client in list(self._clients.values()):
+            client.end(Refusal.DISCONNECTED)
 
     # The faults.
 
@@ -200,6 +269,32 @@ class StandIn:
             client.stall(on)
 
     # Inside.
+
+    def _admit(self, der: bytes) -> Policy | Refusal:
+        """Judge a certificate, then register it where that is asked for: its first connection fails by design."""
+        judged = self._certificates.admit(der)
+        if replies := self._certificates.register(der, self._clock()):
+            self._register(fingerprint_of(der), replies)
+        return judged
+
+    def _register(self, certificate_id: str, replies: Sequence[Reply]) -> None:
+        self._journal.record(0, Happening.REGISTERED, detail=certificate_id)
+        self._tell(replies, None)
+        delay = self._settings.activation_delay
+        if delay is not None:
+            loop = asyncio.get_running_loop()
+            self._activations.add(loop.call_later(delay, self.activate, certificate_id))
+
+    def _answer(self, asker: ClientSide, topic: str, payload: bytes) -> None:
+        self._tell(self._desk.answer(topic, payload, self._clock()), asker)
+
+    def _tell(self, replies: Sequence[Reply], asker: ClientSide | None) -> None:
+        """Deliver what services say."""
+        for reply in replies:
+            alone = reply.audience is not Audience.SUBSCRIBERS
+            for client in [asker] if alone else list(self._clients.values()):
+                if client is not None:
+                    client.deliver(reply.topic, reply.payload, unasked=reply.audience is Audience.ASKER)
 
     def _bind(self) -> list[socket.socket]:
         """Both ports, listening: from here on the kernel accepts."""

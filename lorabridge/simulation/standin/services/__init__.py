@@ -1,0 +1,1 @@
+"""The services of AWS IoT that answer on reserved topics. Sans-I/O: time is an argument."""
