@@ -228,6 +228,12 @@ class FaultRun:
             descriptors=(fds_first, fds_last),
         )
 
+    def tell_why(self) -> None:
+        """What helps to understand a run that failed."""
+        missing = [frame.identity for frame in self.load.sent if frame.identity not in self._account]
+        tell(sent=len(self.load.sent), missing=(len(missing), missing[:5]), status=self.installation.status())
+        tell(log=self.bridge.log()[-3000:])
+
     def _assert_taken(self, sent: int) -> None:
         """Every frame was accepted, and no record was given up in any way."""
         counters = self.installation.counters()
@@ -279,6 +285,9 @@ def fault_run(
                     run.wait_flowing(anew=False)
                 yield run
                 row = run.finish(name, rounds)
+            except AssertionError:
+                run.tell_why()
+                raise
             finally:
                 run.watch.end()
                 run.load.end()

@@ -18,15 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from lorabridge.simulation.pki import Pair, new_ec_key
+from lorabridge.simulation.pki import Pair, Pki, new_ec_key
 from lorabridge.simulation.standin import Policy
 from tests.components import component
 from tests.e2e.chain import Issuer
 from tests.e2e.fault_run import EVENTS, IS_FULL, PATIENCE, FaultRun, fault_run, let_pass
 from tests.e2e.harness import LORABRIDGE, Site, open_site, wait_until
 from tests.e2e.network import lose, lose_nothing, own_network
-from tests.e2e.test_disk import hold_database
-from tests.e2e.test_disk import small_disk as small_disk  # a fixture of theirs  # noqa: PLC0414
+from tests.e2e.test_disk import hold_database, mounted
 from tests.secret_search import private_number
 from tests.simulation.standin_help import ENDPOINT, GATEWAY, generous_policy, paho
 
@@ -35,6 +34,8 @@ QUICK = f'puback_timeout = "{PATIENCE_S}s"\nconnect_timeout = "{PATIENCE_S}s"'
 """Half a minute of patience is right for a modem, and too long for a test."""
 HANDSHAKE = 2048
 """Bytes that a connection may send: TLS and CONNECT, and not what waits to be published."""
+DISK_MIB = 24
+"""Several times what the store needs for itself."""
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * 3600 if IS_FULL else 180)]
 
 
@@ -112,7 +113,11 @@ def test_network_of_ten_kilobytes_a_second_costs_nothing(site: Site) -> None:
 
 def test_network_that_loses_three_packets_in_ten_costs_nothing() -> None:
     rounds = size(1, 10)
-    with own_network(), open_site(event_limit=EVENTS) as site, fault_run(site, "30 % of packets lost", rounds) as run:
+    with (
+        own_network(),
+        open_site(event_limit=EVENTS) as site,
+        fault_run(site, "30 % of packets lost", rounds, rate=10) as run,
+    ):
 
         def lossy() -> Callable[[], None]:
             lose(run.relay.port, 0.3)
@@ -185,18 +190,22 @@ class Chains:
 
 def test_certificates_that_rotate_cost_nothing() -> None:
     rounds = size(1, 20)
-    policies: dict[str, Policy] = {}
-    with open_site(event_limit=EVENTS, policies=policies) as site:
-        policies[site.pki.gateway.fingerprint] = generous_policy()
-        with fault_run(site, "certificate rotated", rounds) as run:
-            for number in range(rounds):
-                pair = site.pki.devices.client(GATEWAY, new_ec_key(), f"gateway-{number}")
-                run.installation.note_secrets([private_number(pair.key)])
-                policies[pair.fingerprint] = generous_policy()
-                run.strike(1, partial(_install, pair, site.pki.gateway))
-                assert run.installation.counters()["link_certificates_replaced"] == number + 1
-            if IS_FULL:  # pairs that are not fit: no policy, a key of another certificate
-                _spoil(run, policies)
+    pairs: list[Pair] = []
+
+    def known(pki: Pki) -> dict[str, Policy]:
+        pairs.extend(pki.devices.client(GATEWAY, new_ec_key(), f"gateway-{number}") for number in range(rounds + 1))
+        return {pair.fingerprint: generous_policy() for pair in (pki.gateway, *pairs)}
+
+    with (
+        open_site(event_limit=EVENTS, policies=known) as site,
+        fault_run(site, "certificate rotated", rounds) as run,
+    ):
+        run.installation.note_secrets(private_number(pair.key) for pair in pairs)
+        for number in range(rounds):
+            run.strike(1, partial(_install, pairs[number], site.pki.gateway))
+            assert run.installation.counters()["link_certificates_replaced"] == number + 1
+        if IS_FULL:
+            _spoil(run, pairs[rounds])
 
 
 def _install(pair: Pair, over: Pair) -> None:
@@ -207,7 +216,7 @@ def _install(pair: Pair, over: Pair) -> None:
         beside.replace(target)
 
 
-def _spoil(run: FaultRun, policies: dict[str, Policy]) -> None:
+def _spoil(run: FaultRun, fit: Pair) -> None:
     """Pairs that are not fit, under load: the one before stays, and a fit one is taken after them."""
     devices, target = run.site.pki.devices, run.site.pki.gateway
     unknown = devices.client(GATEWAY, new_ec_key(), "unknown")
@@ -216,10 +225,8 @@ def _spoil(run: FaultRun, policies: dict[str, Policy]) -> None:
         refused = _refused(run)
         _install(pair, target)
         wait_until(partial(_is_refused_again, run, refused), "it is given up", PATIENCE)
-    fit = devices.client(GATEWAY, new_ec_key(), "fit")
-    policies[fit.fingerprint] = generous_policy()
     replaced = run.installation.counters()["link_certificates_replaced"]
-    run.strike(1, lambda: _install(fit, target))
+    run.strike(1, partial(_install, fit, target))
     assert run.installation.counters()["link_certificates_replaced"] == replaced + 1
 
 
@@ -252,14 +259,14 @@ def test_clock_of_1970_that_is_set_late_costs_nothing(site: Site) -> None:
         assert {"1970", f"{datetime.now(UTC):%Y}"} == set(stamps)
 
 
-def test_disk_that_is_full_costs_nothing(site: Site, small_disk: Path) -> None:
+def test_disk_that_is_full_costs_nothing(site: Site) -> None:
     rounds = size(1, 10)
-    with fault_run(site, "disk full", rounds, state=small_disk / "state") as run:
+    with mounted(site, DISK_MIB) as disk, fault_run(site, "disk full", rounds, state=disk / "state") as run:
 
         def fill() -> Callable[[], None]:
             run.relay.hold(on=True)
             failures = run.installation.counters()["store_failures"]
-            ballast = _fill(small_disk)
+            ballast = _fill(disk)
             wait_until(lambda: run.installation.counters()["store_failures"] > failures, "a commit fails", PATIENCE)
 
             def mend() -> None:
