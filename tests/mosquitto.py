@@ -1,10 +1,11 @@
-"""A real mosquitto: TLS 1.2 with client certificates on one port, a plain loopback port for whoever watches."""
+"""A real mosquitto: TLS with client certificates or a password on one port, a plain loopback port for watchers."""
 
 from __future__ import annotations
 
 import os
 import queue
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -37,8 +38,13 @@ def free_port() -> int:
 class Mosquitto:
     """One broker on fixed ports, which can be stopped, killed and started again."""
 
-    def __init__(self, folder: Path, ca_file: Path, server: Pair, *, deny: str = "") -> None:
-        """`deny`: a topic filter that clients with a certificate may not publish to."""
+    def __init__(
+        self, folder: Path, ca_file: Path, server: Pair, *, deny: str = "", user: tuple[str, str] | None = None
+    ) -> None:
+        """`deny`: a topic filter that clients with a certificate may not publish to.
+
+        `user`: the name and password that the TLS port asks for in the place of a certificate.
+        """
         self._binary = require_mosquitto()
         self.port, self.plain_port = free_port(), free_port()
         self._log = folder / "mosquitto.log"
@@ -47,15 +53,31 @@ class Mosquitto:
         rules.write_text(f"topic readwrite #\n{f'topic deny {deny}' if deny else ''}\n", encoding="utf-8")
         rules.chmod(0o644)
         self._configuration = folder / "mosquitto.conf"
-        user = "user root\n" if os.geteuid() == 0 else ""
+        runs_as = "user root\n" if os.geteuid() == 0 else ""
+        asks_for = "allow_anonymous true\nrequire_certificate true\ntls_version tlsv1.2\n"
+        if user is not None:
+            self.set_password(folder / "passwords", *user)
+            rules.write_text(f"user {user[0]}\n{rules.read_text(encoding='utf-8')}", encoding="utf-8")
+            asks_for = f"allow_anonymous false\npassword_file {folder / 'passwords'}\n"
         self._configuration.write_text(
-            f"{user}per_listener_settings true\nset_tcp_nodelay true\nmax_queued_messages 0\n"
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\nacl_file {rules}\n"
+            f"{runs_as}per_listener_settings true\nset_tcp_nodelay true\nmax_queued_messages 0\n"
+            f"listener {self.port} 127.0.0.1\nacl_file {rules}\n{asks_for}"
             f"cafile {ca_file}\ncertfile {server.certificate}\nkeyfile {server.key}\n"
-            "require_certificate true\ntls_version tlsv1.2\n"
             f"listener {self.plain_port} 127.0.0.1\nallow_anonymous true\n",
             encoding="utf-8",
         )
+
+    @staticmethod
+    def set_password(path: Path, name: str, password: str) -> None:
+        """The one user of a password file."""
+        tool = component("mosquitto_passwd", hint="apt-get install mosquitto")
+        path.write_text("", encoding="utf-8")
+        subprocess.run([tool, "-b", path, name, password], check=True, capture_output=True)
+
+    def reload(self) -> None:
+        """Read the password file again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     def start(self) -> None:
         """Returns when both ports answer."""

@@ -48,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
     """Ask, write the two files, prove them; exit status 1 when they are written and do not work yet."""
     loaded, _ = config.load(args.config)
     settings = loaded.aws_iot
+    if settings is None:
+        what, hint = "provisioning is a service of AWS IoT", "this configuration has [mqtt] in the place of [aws_iot]"
+        raise ConfigError([Problem(where=str(args.config), what=what, hint=hint)])
     _refuse_to_overwrite(settings, force=args.force)
     claim = Claim(
         args.claim_certificate,

@@ -22,7 +22,7 @@ from lorabridge.cli.heard_lines import Table, facts
 from lorabridge.cli.listening import add_limits, left_out, stopping, udp_address
 from lorabridge.cli.main import EXIT_OK
 from lorabridge.daemon import config, log
-from lorabridge.daemon.bridge import RADIO_BACKOFF, network_of, source_of
+from lorabridge.daemon.assembly import RADIO_BACKOFF, network_of, source_of
 from lorabridge.daemon.config import Config, RadioSettings
 from lorabridge.daemon.health import Health
 from lorabridge.daemon.log import LogSettings

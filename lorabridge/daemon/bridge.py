@@ -12,48 +12,35 @@ from typing import Any
 
 from lorabridge import __version__
 from lorabridge.backoff import Backoff
-from lorabridge.daemon.answering import answering_of, policy_of
+from lorabridge.daemon.assembly import RADIO_BACKOFF, encoder_of, network_of, source_of
 from lorabridge.daemon.certificate_watch import CertificateWatch, certificate_facts
 from lorabridge.daemon.command_desk import CommandDesk
-from lorabridge.daemon.config import Config, RadioSettings, parse_dev_addr_range
+from lorabridge.daemon.config import Config
 from lorabridge.daemon.downlinks import Downlinks
 from lorabridge.daemon.health import Health
-from lorabridge.daemon.job_desk import JobDesk
 from lorabridge.daemon.log import Facts
 from lorabridge.daemon.outbox_watch import OutboxWatch, parked_event
 from lorabridge.daemon.pipeline import Pipeline
 from lorabridge.daemon.radios import Radios
-from lorabridge.daemon.remote import Remote, shadow_state
+from lorabridge.daemon.remote import CloudServices
 from lorabridge.daemon.reporting import SecurityReporter
+from lorabridge.daemon.way_out import LinkLog, WayOut
 from lorabridge.errors import TransientError
-from lorabridge.lorawan.decision import Answering, Decision, Network
-from lorabridge.lorawan.device import Activation, CounterPolicy, Device, MulticastGroup
+from lorabridge.lorawan.decision import Decision, Network
+from lorabridge.lorawan.device import CounterPolicy, Device, MulticastGroup
 from lorabridge.lorawan.engine import Engine
-from lorabridge.lorawan.events import Event, Record, Status
-from lorabridge.lorawan.regions import REGIONS
+from lorabridge.lorawan.events import Event, Status
 from lorabridge.lorawan.table import SessionTable
-from lorabridge.radio.base import RadioSource
-from lorabridge.radio.basics_station.settings import BasicsStationSettings
-from lorabridge.radio.concentratord.settings import ConcentratordSettings
-from lorabridge.radio.concentratord.source import Concentratord
-from lorabridge.radio.recording import Recording, RecordingSettings
-from lorabridge.radio.semtech_udp import SemtechUdp
-from lorabridge.radio.sx1302.settings import Sx1302Settings
-from lorabridge.radio.sx1302.source import Sx1302
 from lorabridge.store.database import Store
 from lorabridge.upstream.aws_iot import AwsIot
 from lorabridge.upstream.batches import OutboxRecord, Packer
 from lorabridge.upstream.drain import Drain
-from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
-from lorabridge.upstream.formats import encoder
-from lorabridge.upstream.jobs import Jobs
+from lorabridge.upstream.faults import LinkDown, LinkState
 from lorabridge.upstream.link import LinkReport
-from lorabridge.upstream.shadow import Shadow
 from lorabridge.upstream.topics import Topics
 
 _FACTS = Facts(logging.getLogger(__name__))
 
-RADIO_BACKOFF = (1.0, 60.0)
 STORE_BACKOFF = (0.1, 5.0)
 PIPELINE_LIMIT = 30.0
 """Seconds the pipeline may hold a batch without a step."""
@@ -101,29 +88,31 @@ class Bridge:
         self._engine = Engine(self._table, network, store)
         self._downlinks = self._new_downlinks(network)
         self._encode = encoder_of(config)
-        self._certificate = CertificateWatch(config.aws_iot.certificate_warning, time.time)
+        self._link_log = LinkLog()
+        self._certificate = CertificateWatch(config.link.certificate_warning, time.time)
         self._link = AwsIot(
-            config.aws_iot,
+            config.link,
             config.gateway.id,
             status=self._status,
             rng=rng,
             commands=CommandDesk(self._downlinks, time.time_ns) if config.downlinks.enabled else None,
-            on_change=_LinkLog().tell,
+            on_change=self._link_changed,
             on_certificate=self._certificate_judged,
         )
+        self._way_out = WayOut(config.aws_iot, self._link, rng)
         self._drain = Drain(
             store,
-            self._link,
-            Packer(Topics(config.aws_iot.topics, config.gateway.id), config.gateway.id),
-            batching=config.aws_iot.batching == "auto",
+            self._way_out.link,
+            Packer(Topics(config.link.topics, config.gateway.id), config.gateway.id),
+            batching=config.link.batching == "auto",
+            max_payload=config.link.largest_payload,
             report=lambda record, reason: self._encode(parked_event(record, reason, time.time_ns())),
             on_parked=_tell_parked,
         )
         self._outbox_watch = OutboxWatch(store, config.report.security_interval, time.time_ns, time.monotonic)
-        self._remote = Remote(float(config.report.stats_interval), self._drain.pause)
-        self._shadow = self._new_shadow() if config.aws_iot.shadow else None
-        self._desk = JobDesk(config.aws_iot, reload, self._uses_the_files)
-        self._jobs = self._new_jobs() if config.aws_iot.jobs else None
+        self._services = CloudServices(
+            config, fingerprint, self._link, answer=self.answer, pause=self._drain.pause, reload=reload
+        )
         self._reporter = SecurityReporter(int(config.report.security_interval * 1e9))
         self._pipeline = Pipeline(
             source=self._radios,
@@ -140,31 +129,13 @@ class Bridge:
         )
         _warn_of_policies(devices)
 
-    def _new_shadow(self) -> Shadow:
-        """What is told to the thing's shadow, and what it may change."""
-        shadow = Shadow(
-            self._config.aws_iot.thing_name,
-            say=self._link.say,
-            state=lambda: shadow_state(self.answer(), self._fingerprint),
-            settings=self._remote.settings,
-            apply=self._remote.apply,
-        )
-        self._link.add_services(shadow.topics)
-        return shadow
-
-    def _new_jobs(self) -> Jobs:
-        """What may be ordered by AWS IoT Jobs."""
-        jobs = Jobs(self._config.aws_iot.thing_name, say=self._link.say, run=lambda job: self._desk.run(job, jobs))
-        self._link.add_services(jobs.topics)
-        return jobs
+    def _link_changed(self, report: LinkReport) -> None:
+        self._link_log.tell(report)
+        self._way_out.note(report)
 
     def _certificate_judged(self, refusal: LinkDown | None) -> None:
         self._certificate.judged(refusal)
-        self._desk.judged(refusal)
-
-    def _uses_the_files(self) -> bool:
-        """Whether the certificate in the files proved itself."""
-        return self._link.certificate_valid_until is not None and not self._link.report.rolled_back
+        self._services.certificate_judged(refusal)
 
     def _new_downlinks(self, network: Network) -> Downlinks:
         """The other direction, with what the store kept of it."""
@@ -190,6 +161,7 @@ class Bridge:
         pipeline = asyncio.create_task(self._pipeline.run(), name="pipeline")
         supporting = [
             asyncio.create_task(self._link.run(), name="link"),
+            asyncio.create_task(self._way_out.run(), name="way_out"),
             asyncio.create_task(self._drain.run(), name="drain"),
             asyncio.create_task(self._tick(), name="tick"),
         ]
@@ -212,7 +184,7 @@ class Bridge:
     async def _take_down(self, pipeline: asyncio.Task[None], supporting: Sequence[asyncio.Task[None]]) -> None:
         """Radio first, then what it heard, then the link, so that nothing acknowledged is left unjudged."""
         _FACTS.info("bridge stopping")
-        self._desk.stop()
+        self._services.stop()
         under_way = await self._downlinks.settle(SETTLE_LIMIT)
         await self._radios.stop()
         try:
@@ -225,7 +197,7 @@ class Bridge:
         except TimeoutError:
             _FACTS.error("frames were heard that could not be committed before the stop")
         finally:  # whatever ended the pipeline, what is committed gets its chance to leave
-            await self._link.stop(LINK_LIMIT)
+            await self._way_out.stop(LINK_LIMIT)
             for task in supporting:
                 task.cancel()
             await asyncio.gather(*supporting, return_exceptions=True)
@@ -254,6 +226,7 @@ class Bridge:
             "link_fault": None if link.fault is None else link.fault.value,
             "link_detail": link.detail,
             "link_hint": "" if link.fault is None else link.fault.hint,
+            **self._way_out.facts(),
             **certificate_facts(link, self._link.certificate_valid_until),
             "paused": self._drain.is_paused,
             "commands": link.subscription.value,
@@ -276,10 +249,10 @@ class Bridge:
             **{f"radio_{name}": value for name, value in self._radios.counters.items()},
             **self._store.counters,
             **{f"link_{name}": value for name, value in self._link.counters.items()},
+            **self._way_out.counters,
             **{f"drain_{name}": value for name, value in self._drain.counters.items()},
             **{f"downlink_{name}": value for name, value in self._downlinks.counters.items()},
-            **({} if self._jobs is None else {f"jobs_{name}": n for name, n in self._jobs.counters.items()}),
-            **({} if self._shadow is None else {f"shadow_{name}": n for name, n in self._shadow.counters.items()}),
+            **self._services.counters,
             "security_untold": self._reporter.untold,
         }
 
@@ -290,14 +263,11 @@ class Bridge:
             await asyncio.sleep(TICK)
             self._certificate.look(self._link)
             events: list[Event] = [*self._radios.look(), *self._sums()]
-            now, interval = time.monotonic(), self._remote.stats_interval
+            now, interval = time.monotonic(), self._services.stats_interval
             if now >= last_stats + interval:
                 last_stats = now if now >= last_stats + 2 * interval else last_stats + interval
                 events.append(self._pipeline.stats(time.time_ns(), interval, self.counters))
-            if self._shadow is not None:
-                self._shadow.tick(now)
-            if self._jobs is not None:
-                self._jobs.tick()
+            self._services.tick(now)
             lost = self._outbox_watch.look()
             await self._pipeline.commit([], [*events, *lost.events], lost)
             with contextlib.suppress(TransientError):
@@ -322,59 +292,6 @@ class Bridge:
         return self._encode(status).payload
 
 
-def encoder_of(config: Config) -> Callable[[Event], Record]:
-    """What makes a record of an event, in the form that is configured."""
-    link = config.aws_iot
-    return encoder(link.format, link.chirpstack, config.gateway.id, config.network.region)
-
-
-def source_of(settings: RadioSettings) -> RadioSource:
-    """The radio source that the settings describe."""
-    if isinstance(settings, RecordingSettings):
-        return Recording(settings)
-    if isinstance(settings, Sx1302Settings):
-        return Sx1302(settings)
-    if isinstance(settings, BasicsStationSettings):
-        # Its WebSocket library takes 17 ms to load, which a bridge without stations need not wait for.
-        from lorabridge.radio.basics_station.source import BasicsStation  # noqa: PLC0415
-
-        return BasicsStation(settings)
-    if isinstance(settings, ConcentratordSettings):
-        return Concentratord(settings)
-    return SemtechUdp(settings)
-
-
-def network_of(config: Config, devices: Sequence[Device], mute_sources: frozenset[str] = frozenset()) -> Network:
-    """What is ours on the air: as configured, else the networks that the devices' addresses belong to.
-
-    `mute_sources`: radio sources that cannot send.
-    """
-    network = config.network
-    prefixes = [parse_dev_addr_range(text) for text in network.dev_addr_ranges]
-    if not network.net_ids and not prefixes:
-        prefixes = sorted({device.dev_addr.network_prefix for device in devices if device.dev_addr is not None})
-        if config.downlinks.enabled and any(device.activation is Activation.OTAA for device in devices):
-            prefixes.append(_answering(config, frozenset()).address_range)
-    return Network(
-        answering=_answering(config, mute_sources) if config.downlinks.enabled else None,
-        net_ids=network.net_ids,
-        dev_addr_prefixes=tuple(prefixes),
-        duplicate_window_ns=int(network.duplicate_window * 1e9),
-    )
-
-
-def _answering(config: Config, mute_sources: frozenset[str]) -> Answering:
-    """How devices are answered, as configured."""
-    text = config.join.dev_addr_range
-    return answering_of(
-        config.join,
-        policy_of(config.mac, REGIONS.get(config.network.region or "")),
-        net_ids=config.network.net_ids,
-        dev_addr_range=None if text is None else parse_dev_addr_range(text),
-        mute_sources=mute_sources,
-    )
-
-
 def _warn_of_policies(devices: Sequence[Device]) -> None:
     for device in devices:
         if device.counter_policy is CounterPolicy.OFF:
@@ -383,24 +300,6 @@ def _warn_of_policies(devices: Sequence[Device]) -> None:
                 device=device.name,
                 reason=device.name,
             )
-
-
-class _LinkLog:
-    """A line for every change of the link, and none for the same thing said again with a retry time."""
-
-    def __init__(self) -> None:
-        self._told: tuple[LinkState, LinkFault | None] | None = None
-
-    def tell(self, report: LinkReport) -> None:
-        """Called with every report of the link."""
-        now = (report.state, report.fault if report.state is LinkState.WAITING else None)
-        if now == self._told:
-            return
-        self._told = now
-        if report.state is LinkState.WAITING and report.fault is not None:
-            _FACTS.warning("link waiting", fault=report.fault, detail=report.detail, hint=report.fault.hint)
-        else:
-            _FACTS.info(f"link {report.state}")
 
 
 def _utc(ns: int) -> str:

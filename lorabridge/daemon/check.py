@@ -20,7 +20,7 @@ from lorabridge.radio.sx1302.plan import read_plan
 from lorabridge.radio.sx1302.settings import Sx1302Settings
 from lorabridge.store.devices import load_devices
 from lorabridge.store.key_wrap import check_key_encryption_key
-from lorabridge.upstream import tls
+from lorabridge.upstream.link_settings import check_files
 
 _LITTLE_ROOM = 32 << 20
 """Bytes."""
@@ -28,7 +28,7 @@ _LITTLE_ROOM = 32 << 20
 
 def check(config: Config, where: str) -> list[Problem]:
     """Every problem of what the configuration names; nothing is changed by looking."""
-    problems = tls.check_files(config.aws_iot, datetime.now(UTC))
+    problems = check_files(config.link, datetime.now(UTC))
     devices, device_problems = load_devices(config.devices, credentials_dir=credentials_directory())
     problems += [*device_problems, *check_regions(config, devices), *check_format(config, devices)]
     problems += check_key_encryption_key(config.store, credentials_directory())

@@ -22,8 +22,10 @@ from lorabridge.radio.semtech_udp import SemtechUdpSettings
 from lorabridge.radio.sx1302.settings import Sx1302Settings
 from lorabridge.settings import Duration, did_you_mean, read_table
 from lorabridge.store.values import StoreSettings
-from lorabridge.upstream import aws_settings
+from lorabridge.upstream import aws_settings, mqtt_settings
 from lorabridge.upstream.aws_settings import AwsIotSettings
+from lorabridge.upstream.link_settings import LinkSettings
+from lorabridge.upstream.mqtt_settings import MqttSettings
 
 RadioSettings = SemtechUdpSettings | BasicsStationSettings | ConcentratordSettings | Sx1302Settings | RecordingSettings
 
@@ -117,11 +119,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename={"radios": "radio
     mac: MacSettings = MacSettings()
     downlinks: DownlinkSettings = DownlinkSettings()
     store: StoreSettings = StoreSettings()
-    aws_iot: AwsIotSettings
+    aws_iot: AwsIotSettings | None = None
+    mqtt: MqttSettings | None = None
     report: ReportSettings = ReportSettings()
     log: LogSettings = LogSettings()
     radios: tuple[RadioSettings, ...] = ()
     """The `[[radio]]` tables, in their order."""
+
+    @property
+    def link(self) -> LinkSettings:
+        """The one way out that is configured."""
+        found = self.mqtt or self.aws_iot
+        if found is None:
+            raise ValueError("neither aws_iot nor mqtt")  # `parse` told the operator
+        return found
 
 
 def load(path: Path) -> tuple[Config, str]:
@@ -176,14 +187,23 @@ def _check_answering(config: Config, where: str) -> list[Problem]:
 
 
 def _check_link(table: dict[str, Any], where: str) -> list[Problem]:
-    """What is wrong with the form of `[aws_iot]`, told also when another table is refused."""
+    """What is wrong with the form of `[aws_iot]` or `[mqtt]`, told also when another table is refused."""
     told_already: list[Problem] = []
-    link, gateway = table.get("aws_iot"), table.get("gateway")
-    settings = read_table(AwsIotSettings, link, where, told_already) if isinstance(link, dict) else None
+    gateway = table.get("gateway")
     found = read_table(GatewaySettings, gateway, where, told_already) if isinstance(gateway, dict) else None
-    if settings is None:
+    gateway_id = "gateway" if found is None else found.id
+    if "aws_iot" in table and "mqtt" in table:
+        return [Problem(where=f"{where}: mqtt", what="stands beside [aws_iot]", hint="there is one way out: keep one")]
+    if isinstance(table.get("mqtt"), dict):
+        broker = read_table(MqttSettings, table["mqtt"], where, told_already)
+        return [] if broker is None else mqtt_settings.check_form(broker, gateway_id, f"{where}: mqtt")
+    if isinstance(table.get("aws_iot"), dict):
+        aws = read_table(AwsIotSettings, table["aws_iot"], where, told_already)
+        return [] if aws is None else aws_settings.check_form(aws, gateway_id, f"{where}: aws_iot")
+    if "aws_iot" in table or "mqtt" in table:
         return []
-    return aws_settings.check_form(settings, "gateway" if found is None else found.id, f"{where}: aws_iot")
+    hint = "the endpoint of AWS IoT; for any other broker write [mqtt]"
+    return [Problem(where=f"{where}: aws_iot", what="is missing", hint=hint)]
 
 
 def _read_radios(tables: Any, where: str, problems: list[Problem]) -> tuple[RadioSettings, ...]:

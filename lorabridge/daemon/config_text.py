@@ -22,6 +22,8 @@ _HEAD = """\
 # After a change: lorabridge check, then systemctl reload lorabridge (devices) or restart (the rest).
 """
 _RADIOS_IN_EXAMPLE = ("semtech_udp",)
+_NOT_IN_EXAMPLE = ("mqtt",)
+"""Tables that stand in the place of others."""
 
 
 def example() -> str:
@@ -57,6 +59,8 @@ def _table(settings: type[msgspec.Struct], path: str) -> Iterator[str]:
         elif field.name != "radios":
             yield _key(field)
     for name, kind in inner:
+        if name in _NOT_IN_EXAMPLE:
+            continue
         yield f"\n[{name}]\n{_comment(_about(kind))}"
         yield from _table(kind, name)
 

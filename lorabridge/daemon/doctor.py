@@ -18,6 +18,7 @@ from lorabridge.errors import ConfigError
 from lorabridge.lorawan.events import Status
 from lorabridge.store.files import holder
 from lorabridge.upstream import schema
+from lorabridge.upstream.aws_settings import AwsIotSettings
 from lorabridge.upstream.doctor.session import Subject
 from lorabridge.upstream.doctor.steps import MQTT, STEP_OF, Finding, Outcome, Step, failed, not_reached, of_problems
 from lorabridge.upstream.doctor.walk import Surroundings, other_way, walk
@@ -45,6 +46,10 @@ def _examine(path: Path, take_over: bool, around: Surroundings | None) -> Iterat
         yield of_problems(Step.CONFIGURATION, error.problems, "")
         return
     link = config.aws_iot
+    if link is None:
+        says = f"{path}: [mqtt], and the way to a broker that is not AWS IoT is not walked"
+        yield Finding(Step.CONFIGURATION, Outcome.WARNING, says, "lorabridge check and lorabridge status tell of it.")
+        return
     yield Finding(Step.CONFIGURATION, Outcome.OK, f"{path}: {link.thing_name} to {link.endpoint} port {link.port}")
     folder = Path(config.store.path).parent
     yield of_problems(Step.DISK, check_store_folder(config, str(path)), f"{folder} can be written to")
@@ -54,10 +59,10 @@ def _examine(path: Path, take_over: bool, around: Surroundings | None) -> Iterat
         found, instead = msgspec.structs.replace(found, says=f"{found.says}; it is thrown out now", fix=""), None
     yield found
     around = around or Surroundings(other=other_way(link))
-    yield from walk(_subject(config, fingerprint, throws_out=throws_out), around, instead)
+    yield from walk(_subject(config, link, fingerprint, throws_out=throws_out), around, instead)
 
 
-def _subject(config: Config, fingerprint: str, *, throws_out: bool) -> Subject:
+def _subject(config: Config, link: AwsIotSettings, fingerprint: str, *, throws_out: bool) -> Subject:
     def payload(state: str, detail: str) -> bytes:
         said = Status(
             at=time.time_ns(), state=state, version=__version__, config_fingerprint=fingerprint, detail=detail
@@ -65,7 +70,7 @@ def _subject(config: Config, fingerprint: str, *, throws_out: bool) -> Subject:
         return schema.encode(said, config.gateway.id).payload
 
     return Subject(
-        settings=config.aws_iot,
+        settings=link,
         gateway_id=config.gateway.id,
         status=payload,
         subscribes=config.downlinks.enabled,

@@ -14,9 +14,9 @@ import msgspec
 
 from lorabridge.daemon.key_process import INSTALL, REQUEST, RESTORE, Answer
 from lorabridge.daemon.log import Facts
-from lorabridge.upstream.aws_settings import AwsIotSettings
 from lorabridge.upstream.faults import LinkDown
 from lorabridge.upstream.jobs import FAILED, SUCCEEDED, InstallCertificate, Job, ReloadDevices, RequestCertificate
+from lorabridge.upstream.link_settings import LinkSettings
 from lorabridge.upstream.tls import TlsSettings
 
 _FACTS = Facts(logging.getLogger(__name__))
@@ -38,7 +38,7 @@ class JobDesk:
 
     def __init__(
         self,
-        settings: AwsIotSettings,
+        settings: LinkSettings,
         reload: Callable[[], Awaitable[str]],
         is_proved: Callable[[], bool],
         proof_limit: float = PROOF_LIMIT,

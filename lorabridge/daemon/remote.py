@@ -1,12 +1,17 @@
-"""What may be done to the bridge from afar by the thing's shadow: a short list, and nothing that lowers a guard."""
+"""What may be done to the bridge from afar, by shadow and jobs: short lists, and nothing that lowers a guard."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from lorabridge.upstream.shadow import Setting
+from lorabridge.daemon.config import Config
+from lorabridge.daemon.job_desk import JobDesk
+from lorabridge.upstream.aws_iot import AwsIot
+from lorabridge.upstream.faults import LinkDown
+from lorabridge.upstream.jobs import Jobs
+from lorabridge.upstream.shadow import Setting, Shadow
 
 
 class Remote:
@@ -56,3 +61,68 @@ def shadow_state(answer: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
     state: dict[str, Any] = {name: answer[name] for name in _REPORTED if name in answer}
     state["radios_down"] = dict(list(state["radios_down"].items())[:16])
     return {**state, "config_fingerprint": fingerprint, "counters": {**counters, **answer["verdicts"]}}
+
+
+class CloudServices:
+    """Shadow and jobs, as far as the configuration switches them on."""
+
+    def __init__(  # what they need of the bridge, each by its name
+        self,
+        config: Config,
+        fingerprint: str,
+        link: AwsIot,
+        *,
+        answer: Callable[[], Mapping[str, Any]],
+        pause: Callable[[bool], None],
+        reload: Callable[[], Awaitable[str]],
+    ) -> None:
+        """`answer` is what `lorabridge status` prints; `reload` reads the devices anew, and says what is wrong."""
+        self._link = link
+        self._remote = Remote(float(config.report.stats_interval), pause)
+        self._desk = JobDesk(config.link, reload, self._uses_the_files)
+        thing_name = config.link.thing_name
+        self._shadow = Shadow(
+            thing_name,
+            say=link.say,
+            state=lambda: shadow_state(answer(), fingerprint),
+            settings=self._remote.settings,
+            apply=self._remote.apply,
+        )
+        self._jobs = Jobs(thing_name, say=link.say, run=lambda job: self._desk.run(job, self._jobs))
+        aws = config.aws_iot
+        self._has_shadow, self._has_jobs = aws is not None and aws.shadow, aws is not None and aws.jobs
+        if self._has_shadow:
+            link.add_services(self._shadow.topics)
+        if self._has_jobs:
+            link.add_services(self._jobs.topics)
+
+    @property
+    def stats_interval(self) -> float:
+        """Seconds between two `gateway_stats` records."""
+        return self._remote.stats_interval
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Totals of what is switched on."""
+        shadow = self._shadow.counters if self._has_shadow else {}
+        jobs = self._jobs.counters if self._has_jobs else {}
+        return {f"shadow_{name}": n for name, n in shadow.items()} | {f"jobs_{name}": n for name, n in jobs.items()}
+
+    def tick(self, now: float) -> None:
+        """Say what is due; once a second."""
+        if self._has_shadow:
+            self._shadow.tick(now)
+        if self._has_jobs:
+            self._jobs.tick()
+
+    def certificate_judged(self, refusal: LinkDown | None) -> None:
+        """The link tried a new certificate: None when it proved itself."""
+        self._desk.judged(refusal)
+
+    def stop(self) -> None:
+        """Leave what is under way: it is resumed after the next start."""
+        self._desk.stop()
+
+    def _uses_the_files(self) -> bool:
+        """Whether the certificate in the files proved itself."""
+        return self._link.certificate_valid_until is not None and not self._link.report.rolled_back

@@ -22,8 +22,8 @@ from lorabridge.errors import ConfigError, Problem
 from lorabridge.lorawan.device import Activation, Device, MulticastGroup
 from lorabridge.store.database import Store
 from lorabridge.store.devices import load_devices_and_groups
-from lorabridge.upstream import tls
 from lorabridge.upstream.format_settings import check_devices
+from lorabridge.upstream.link_settings import check_files
 
 _FACTS = Facts(logging.getLogger(__name__))
 
@@ -43,7 +43,7 @@ class Service:
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raises ConfigError for what only the operator can mend."""
         config = self._config
-        for problem in tls.check_files(config.aws_iot, datetime.now(UTC)):  # frames are kept until this is mended
+        for problem in check_files(config.link, datetime.now(UTC)):  # frames are kept until this is mended
             (_FACTS.warning if problem.warning else _FACTS.error)("certificate files", reason=str(problem))
         devices, groups = load_checked(config)
         store = await Store.open(config.store, credentials_dir=credentials_directory())
@@ -122,7 +122,7 @@ def load_checked(config: Config) -> tuple[tuple[Device, ...], tuple[MulticastGro
 def check_format(config: Config, devices: Sequence[Device]) -> list[Problem]:
     """Devices of which the chosen form of uplinks says something that is not known."""
     refs = [device.ref for device in devices]
-    return check_devices(config.aws_iot.format, refs, config.network.region, str(config.devices))
+    return check_devices(config.link.format, refs, config.network.region, str(config.devices))
 
 
 def check_regions(config: Config, devices: Sequence[Device]) -> list[Problem]:

@@ -25,7 +25,7 @@ from lorabridge.radio.base import SourceEnded
 from lorabridge.radio.faults import DatagramFault, MalformedDatagram
 from lorabridge.radio.gateways import AllowList, Route, RouteTable
 from lorabridge.radio.gwmp import Datagram, PacketType, build_pull_ack, build_pull_resp, build_push_ack, parse_datagram
-from lorabridge.radio.outcomes import BUSY, PENDING_LIMIT, UNSENDABLE
+from lorabridge.radio.outcomes import BUSY, NO_ANSWER, PENDING_LIMIT, UNSENDABLE
 from lorabridge.radio.rxpk import parse_push_payload
 from lorabridge.radio.source_settings import AllowedGateways, SourceName, check_bind, is_local
 from lorabridge.radio.txpk import parse_tx_ack_payload
@@ -43,8 +43,6 @@ _DATAGRAM_COST: Final = 256
 
 NO_ROUTE: Final = "NO_PULL_DATA"
 """TxResult.error: the gateway has not opened the way to itself, or not for too long."""
-NO_ANSWER: Final = "NO_TX_ACK"
-"""TxResult.error: no TX_ACK came in time. The reference forwarder sends none for a `txpk` it cannot use."""
 SEND_FAILED: Final = "SEND_FAILED"
 """TxResult.error: the network would not take the datagram."""
 

@@ -12,7 +12,7 @@ from lorabridge.lorawan.types import EUI64
 SourceName = Annotated[
     str,
     Meta(
-        pattern="^[a-z0-9_]{1,32}$",
+        pattern=r"^[a-z0-9_]{1,32}$(?!\n)",  # `$` alone takes a line break behind it
         description="name of this source in logs, counters and records: at most 32 of a to z, 0 to 9 and _",
     ),
 ]

@@ -19,20 +19,20 @@ from typing import Any
 from lorabridge.backoff import Backoff
 from lorabridge.lorawan.events import EventKind
 from lorabridge.upstream import tls
-from lorabridge.upstream.aws_settings import AwsIotSettings
 from lorabridge.upstream.connection import Connection, ConnectionSettings, Delivery, Message, Owner
 from lorabridge.upstream.credentials import Choice, Credentials
 from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
 from lorabridge.upstream.inbound import CommandSink, Intake, Subscription
 from lorabridge.upstream.link import NOT_YOURS, LinkReport, Listener
+from lorabridge.upstream.link_settings import MAX_PAYLOAD, LinkSettings
 from lorabridge.upstream.pacing import ConnectPacing, Pace, TokenBucket
 from lorabridge.upstream.rotation import Rotation
 from lorabridge.upstream.service_topics import Voice
 from lorabridge.upstream.subscriptions import Subscriber, Subscriptions
 from lorabridge.upstream.topics import Topics
 
-MAX_PAYLOAD = 128 * 1024
-"""AWS IoT closes the connection on a larger publish (MQTT quotas)."""
+__all__ = ["MAX_PAYLOAD", "AwsIot"]
+
 _COUNTERS = ("connections", "published", "acknowledged", "drops", "certificates_replaced", "certificates_refused")
 _BIRTH_KEY, _FAREWELL_KEY, _STATUS_KEY, _SERVICE_KEY = -1, -2, -3, -4
 """Keys of our own publishes; a listener's are above 0."""
@@ -45,7 +45,7 @@ class AwsIot:
 
     def __init__(  # noqa: PLR0913  # what it needs of the outside, each by its name
         self,
-        settings: AwsIotSettings,
+        settings: LinkSettings,
         gateway_id: str,
         *,
         status: Callable[[str, str], bytes],
@@ -211,6 +211,7 @@ class AwsIot:
         return ConnectionSettings(
             tls=settings,
             context=choice.context,
+            login=choice.login,
             client_id=settings.thing_name,
             mqtt_5=settings.mqtt_version == "5",
             keep_alive=round(settings.keep_alive),

@@ -4,61 +4,44 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from lorabridge.errors import Problem
-from lorabridge.settings import ByteSize, Duration
-from lorabridge.upstream import format_settings, tls, topics
-from lorabridge.upstream.format_settings import ChirpStackSettings, UplinkFormat
-from lorabridge.upstream.tls import TlsSettings
-from lorabridge.upstream.topics import TopicSettings
+from lorabridge.upstream import tls
+from lorabridge.upstream.link_settings import LinkSettings, check_common
 
 _THING_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_:"
 
 
-class AwsIotSettings(TlsSettings, frozen=True, kw_only=True):
-    """`[aws_iot]`: the endpoint, who we are there, and how hard we may press."""
+class HttpsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[aws_iot.https]`: publishing over HTTPS while MQTT is blocked, with `fallback = "https"`."""
 
-    thing_name: Annotated[
+    after: Annotated[
+        int, Meta(description="so many tries of MQTT in a row that get no connection, handshake or answer", ge=1)
+    ] = 5
+    port: Annotated[Literal[8443, 443], Meta(description="8443, or 443 (ALPN x-amzn-http-ca)")] = 8443
+    connect_address: Annotated[
         str,
         Meta(
-            description="name of the thing; also the MQTT client id",
-            min_length=1,
-            max_length=128,
-            examples=["roof-1"],
+            description="`host:port` to dial instead; SNI and certificate check still use `endpoint`",
+            examples=["127.0.0.1:8443"],
         ),
-    ]
-    mqtt_version: Annotated[Literal["3.1.1", "5"], Meta(description="5 names the reason of a refusal")] = "3.1.1"
-    keep_alive: Annotated[Duration, Meta(description="30s to 1200s; a dead link is noticed within twice that")] = (
-        Duration(60)
-    )
-    connect_timeout: Annotated[Duration, Meta(description="from name look-up to CONNACK")] = Duration(30)
-    puback_timeout: Annotated[Duration, Meta(description="a publish unanswered for so long ends the connection")] = (
-        Duration(30)
-    )
-    in_flight: Annotated[
-        int, Meta(description="publishes without PUBACK at a time; AWS IoT allows 100", ge=1, le=100)
-    ] = 100
-    max_publishes_per_second: Annotated[
-        int, Meta(description="AWS IoT throws away what exceeds 100 a second; 0: no limit", ge=0)
-    ] = 80
-    max_bytes_per_second: Annotated[
-        ByteSize, Meta(description="AWS IoT delays what exceeds 512 KiB a second; 0: no limit")
-    ] = ByteSize(480 * 1024)
-    batching: Annotated[
-        Literal["off", "auto"],
-        Meta(
-            description='"auto": while records wait or the rate nears its limit, several leave in one publish on '
-            "`topics.batch`; a record that need not wait leaves alone. Rules and policies must know that topic"
-        ),
-    ] = "off"
-    backoff_base: Annotated[
-        Duration, Meta(description="the first retry waits a random part of this, each further up to twice as much")
-    ] = Duration(1)
-    backoff_cap: Annotated[Duration, Meta(description="no retry waits longer than this")] = Duration(120)
-    retain_status: Annotated[
-        bool, Meta(description="keep the last status at the endpoint; the policy must allow iot:RetainPublish")
-    ] = False
+    ] = ""
+    requests: Annotated[int, Meta(description="requests at a time, each on a connection of its own", ge=1, le=32)] = 8
+
+
+class AwsIotSettings(LinkSettings, frozen=True, kw_only=True):
+    """`[aws_iot]`: the endpoint, who we are there, and how hard we may press; for any other broker write `[mqtt]`."""
+
+    port: Annotated[
+        Literal[8883, 443], Meta(description="8883, or 443 (ALPN x-amzn-mqtt-ca) where only that gets out")
+    ] = 8883
+    fallback: Annotated[
+        Literal["none", "https"],
+        Meta(description='"https": while MQTT is blocked records leave over HTTPS; commands do not arrive meanwhile'),
+    ] = "none"
+    https: Annotated[HttpsSettings, Meta(description="how they leave then")] = HttpsSettings()
     shadow: Annotated[
         bool,
         Meta(
@@ -73,35 +56,20 @@ class AwsIotSettings(TlsSettings, frozen=True, kw_only=True):
             "the policy must allow it"
         ),
     ] = False
-    format: Annotated[
-        UplinkFormat,
-        Meta(
-            description='how uplinks are written: "lorabridge", our own schema; "aws-lorawan", as AWS IoT Core for '
-            'LoRaWAN; "chirpstack", as ChirpStack v4 (docs/formats.md); all other records keep our own schema'
-        ),
-    ] = UplinkFormat.LORABRIDGE
-    chirpstack: Annotated[ChirpStackSettings, Meta(description="who the devices belong to")] = ChirpStackSettings()
-    topics: Annotated[TopicSettings, Meta(description="what the records are called")] = TopicSettings()
+
+    @property
+    def https_address(self) -> tuple[str, int]:
+        """Host and port to dial for HTTPS."""
+        if not self.https.connect_address:
+            return self.endpoint, self.https.port
+        return tls.split_address(self.https.connect_address)
 
 
 def check_form(settings: AwsIotSettings, gateway_id: str, where: str = "aws_iot") -> list[Problem]:
     """Everything that is wrong with the settings themselves; `where` is the place of the table."""
-    wrong_topics = topics.check(settings.topics, gateway_id, f"{where}.topics")
-    problems = tls.check_endpoint(settings, where) + wrong_topics
-    if not wrong_topics:
-        problems += format_settings.check(settings.format, settings.chirpstack, settings.topics, gateway_id, where)
+    problems = tls.check_endpoint(settings, where)
+    problems += tls.check_address(settings.https.connect_address, f"{where}.https.connect_address")
     if set(settings.thing_name) - set(_THING_CHARACTERS):
         what, hint = "is not the name of a thing", "letters, digits, - _ and : only"
         problems.append(Problem(where=f"{where}.thing_name", what=what, hint=hint))
-    least_and_most = {
-        "keep_alive": (settings.keep_alive, 30, 1200),
-        "connect_timeout": (settings.connect_timeout, 1, 300),
-        "puback_timeout": (settings.puback_timeout, 1, 600),
-        "backoff_base": (settings.backoff_base, 0.1, 60),
-        "backoff_cap": (settings.backoff_cap, 1, 3600),
-    }
-    for name, (value, least, most) in least_and_most.items():
-        if not least <= value <= most:
-            hint = f"between {least:g}s and {most:g}s"
-            problems.append(Problem(where=f"{where}.{name}", what=f"{value:g}s is out of range", hint=hint))
-    return problems
+    return problems + check_common(settings, gateway_id, where)

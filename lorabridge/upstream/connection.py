@@ -31,6 +31,7 @@ from lorabridge.upstream.faults import (
     fault_of_reason_code,
     fault_of_tls_reason,
 )
+from lorabridge.upstream.login import Login
 
 if TYPE_CHECKING:
     from paho.mqtt.client import ConnectFlags, DisconnectFlags, MQTTMessage, SocketLike
@@ -58,12 +59,16 @@ class Delivery(msgspec.Struct, frozen=True):
     qos: int
 
 
+def _nobody() -> None:
+    """The certificate says who we are."""
+
+
 class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What one connection needs to know."""
 
     tls: tls.TlsSettings
-    context: Callable[[], ssl.SSLContext]
-    """Called on the thread that dials. Raises ConfigError."""
+    context: Callable[[], ssl.SSLContext | None]
+    """Called on the thread that dials; None: no TLS. Raises ConfigError."""
     client_id: str
     mqtt_5: bool
     keep_alive: int
@@ -71,6 +76,8 @@ class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout: float
     puback_timeout: float
     will: Message | None
+    login: Callable[[], Login | None] = _nobody
+    """Called on the thread that dials. Raises ConfigError."""
 
 
 class Owner(Protocol):
@@ -156,7 +163,11 @@ class Connection:
         """On a thread of its own: everything that blocks."""
         error: Exception | None = None
         try:
-            self._client.tls_set_context(self._settings.context())
+            context, login = self._settings.context(), self._settings.login()
+            if context is not None:
+                self._client.tls_set_context(context)
+            if login is not None:
+                self._client.username_pw_set(login.user_name, login.reveal())
             host, port = self._settings.tls.address
             self._client.connect(host, port, self._settings.keep_alive)
         except Exception as raised:  # noqa: BLE001  # sorted out on the loop: a fault, or a bug that `down` carries on

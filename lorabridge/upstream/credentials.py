@@ -14,11 +14,12 @@ from pathlib import Path
 
 from lorabridge.upstream import tls
 from lorabridge.upstream.faults import LinkFault
-from lorabridge.upstream.tls import TlsSettings
+from lorabridge.upstream.link_settings import LinkSettings
+from lorabridge.upstream.login import Login, read_login
 from lorabridge.upstream.validity import validity_of_file
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
-"""Inode, size and time of change of the three files; None for one that is not there."""
+"""Inode, size and time of change of each file; None for one that is not there."""
 
 DOUBTS = 3
 """Times that a new pair may fail for a reason that may be another."""
@@ -48,28 +49,35 @@ DOUBTFUL = frozenset(
 
 
 class Choice:
-    """One pair, for one connection. `context` is called on the thread that dials."""
+    """One pair, for one connection. `context` and `login` are called on the thread that dials."""
 
-    def __init__(self, settings: TlsSettings, stamp: Stamp) -> None:
+    def __init__(self, settings: LinkSettings, stamp: Stamp) -> None:
         self._settings = settings
         self.stamp = stamp
         self._loaded: ssl.SSLContext | None = None
+        self._login: Login | None = None
         self.valid_until: datetime | None = None
         """When our certificate expires; None until it is loaded."""
 
-    def context(self) -> ssl.SSLContext:
-        """The TLS context with this pair. Raises ConfigError for files that cannot be used."""
+    def context(self) -> ssl.SSLContext | None:
+        """The TLS context with this pair; None for plain TCP. Raises ConfigError for files that cannot be used."""
         if self._loaded is None:
-            self._loaded = tls.build_context(self._settings)
+            self._loaded = tls.context(self._settings)
             with contextlib.suppress(OSError, ValueError):  # replaced in between, or in one of OpenSSL's other forms
                 self.valid_until = validity_of_file(self._settings.certificate_file).not_after
         return self._loaded
+
+    def login(self) -> Login | None:
+        """User name and password, where the other end asks for them. Raises ConfigError as `context` does."""
+        if self._login is None:
+            self._login = read_login(*self._settings.credentials)
+        return self._login
 
 
 class Credentials:
     """The pair in the files, and the one that last proved itself. Times are monotonic seconds."""
 
-    def __init__(self, settings: TlsSettings, retry_after: float) -> None:
+    def __init__(self, settings: LinkSettings, retry_after: float) -> None:
         """A pair that was refused is tried again after `retry_after` seconds: it may only not be active yet."""
         self._settings = settings
         self._retry_after = retry_after
@@ -128,13 +136,12 @@ class Credentials:
         return self._refused is None or self._refused[0] != stamp or now >= self._refused[1]
 
     def _stamp(self) -> Stamp:
-        settings = self._settings
-        return tuple(
-            _look_at(path) for path in (settings.ca_file, settings.certificate_file, settings.private_key_file)
-        )
+        return tuple(_look_at(path) for path in self._settings.files)
 
 
 def _look_at(path: str) -> tuple[int, int, int] | None:
+    if not path:  # which would be the current folder
+        return None
     try:
         found = Path(path).stat()
     except OSError:

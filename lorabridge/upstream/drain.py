@@ -87,6 +87,7 @@ class Drain:
         packer: Packer,
         *,
         batching: bool = False,
+        max_payload: int = MAX_PAYLOAD,
         poison_after: int = 5,
         retry_delay: float = 1.0,
         report: Callable[[OutboxRecord, str], Record | None] = lambda _record, _reason: None,
@@ -101,6 +102,8 @@ class Drain:
         self._link = link
         self._packer = packer
         self._batching = batching
+        self._max_payload = max_payload
+        self._batch_bytes = min(BATCH_BYTES, max_payload)
         self._retry_delay = retry_delay
         self._report = report
         self._on_parked = on_parked
@@ -233,7 +236,7 @@ class Drain:
             return True
         size = len(lane[0].payload)
         if len(lane) > 1 and self._may_batch() and not self._link.has_room(size, patient=True):
-            count = self._packer.fitting(list(islice(lane, _BATCH_RECORDS)), BATCH_BYTES, self._suspicion.alone)
+            count = self._packer.fitting(list(islice(lane, _BATCH_RECORDS)), self._batch_bytes, self._suspicion.alone)
             return self._publish(lane, count, patient=False)
         return self._publish(lane, 1, patient=False)
 
@@ -247,7 +250,7 @@ class Drain:
         if len(lane) > 1 and self._may_batch():
             if not self._link.has_room(len(lane[0].payload), patient=True):
                 return False
-            limit = min(BATCH_BYTES, self._crowding.largest)
+            limit = min(self._batch_bytes, self._crowding.largest)
             count = self._packer.fitting(list(islice(lane, _BATCH_RECORDS)), limit, self._suspicion.alone)
         return self._publish(lane, count, patient=True)
 
@@ -257,9 +260,9 @@ class Drain:
     def _is_too_large(self, lane: deque[OutboxRecord]) -> bool:
         """Whether the next one would never be taken; it is parked then."""
         size = len(lane[0].payload)
-        if size > MAX_PAYLOAD:
-            self._convict(lane.popleft(), f"{size} bytes: AWS IoT takes {MAX_PAYLOAD}")
-        return size > MAX_PAYLOAD
+        if size > self._max_payload:
+            self._convict(lane.popleft(), f"{size} bytes: the endpoint takes {self._max_payload}")
+        return size > self._max_payload
 
     def _publish(self, lane: deque[OutboxRecord], count: int, *, patient: bool) -> bool:
         """The first `count` records of a lane in one publish, if the link has room for it."""

@@ -20,6 +20,7 @@ _CONNECT_POLICY = (
     "The policy must allow iot:Connect for client/<thing_name> with a last will, "
     "and the thing must be attached to the certificate."
 )
+_LOGIN = " Another broker: user name and password, and what its access list lets them do."
 
 
 class LinkState(enum.Enum):
@@ -58,13 +59,13 @@ class LinkFault(enum.Enum):
     )
     LOCAL_FILES = (
         "local_files",
-        "A certificate, key or CA file of ours cannot be used.",
+        "A certificate, key, CA or password file of ours cannot be used.",
         "Run `lorabridge check`; it names the file and what is wrong with it.",
     )
     NAME_NOT_RESOLVED = (
         "name_not_resolved",
         "The endpoint's name has no address.",
-        "Check the DNS servers of this machine and the spelling of `endpoint`.",
+        "Check the DNS servers of this machine and the spelling of `endpoint` (`host` of another broker).",
     )
     UNREACHABLE = (
         "unreachable",
@@ -114,12 +115,12 @@ class LinkFault(enum.Enum):
     SERVER_UNKNOWN_CA = (
         "server_unknown_ca",
         "The endpoint's certificate comes from a CA that is not in `ca_file`.",
-        "Put the Amazon root CAs 1 to 4 there; if they are, somebody is intercepting the connection.",
+        "Put the Amazon roots 1 to 4 there (or the broker's CA); if they are, somebody is intercepting the connection.",
     )
     SERVER_WRONG_NAME = (
         "server_wrong_name",
         "The endpoint's certificate is for another name.",
-        "Check `endpoint` and `connect_address`; somebody may be answering in its place.",
+        "Check `endpoint` and `connect_address` (`host` of another broker); somebody may be answering in its place.",
     )
     SERVER_EXPIRED = (
         "server_expired",
@@ -149,12 +150,12 @@ class LinkFault(enum.Enum):
     CONNECT_NOT_AUTHORIZED = (
         "connect_not_authorized",
         "The MQTT CONNECT was refused: not authorised.",
-        _CONNECT_POLICY,
+        _CONNECT_POLICY + _LOGIN,
     )
     CLIENT_ID_REFUSED = (
         "client_id_refused",
         "The MQTT CONNECT was refused: client identifier not accepted.",
-        "`thing_name` is the client id: it must be the thing that the certificate belongs to.",
+        "`thing_name` is the client id (`client_id` of another broker): it must be the thing of the certificate.",
     )
     PROTOCOL_REFUSED = (
         "protocol_refused",
@@ -169,7 +170,7 @@ class LinkFault(enum.Enum):
     TAKEN_OVER = (
         "taken_over",
         "Another client connected with our client id.",
-        "Two gateways share a `thing_name`: give each its own.",
+        "Two gateways share a `thing_name` or `client_id`: give each its own.",
     )
     CONNECTION_LOST = (
         "connection_lost",
@@ -220,6 +221,7 @@ _BY_VERIFY_CODE = {  # X509_V_ERR_… of OpenSSL's x509_vfy.h
     20: LinkFault.SERVER_UNKNOWN_CA,
     21: LinkFault.SERVER_UNKNOWN_CA,
     62: LinkFault.SERVER_WRONG_NAME,
+    64: LinkFault.SERVER_WRONG_NAME,  # of an IP address
 }
 _BY_TLS_REASON = {  # the names OpenSSL gives to alerts of the peer and to its own refusals
     "BAD_CERTIFICATE": LinkFault.CLIENT_CERTIFICATE_REFUSED,
@@ -304,7 +306,7 @@ def faults_markdown() -> str:
         "",
         "<!-- Generated from lorabridge/upstream/faults.py by `make docs`. -->",
         "",
-        "What the bridge reports when it cannot reach AWS IoT, and what to do. All of them are retried for ever.",
+        "What the bridge reports when it cannot reach the endpoint, and what to do. All of them are retried for ever.",
         "",
         "| fault | meaning | what to do |",
         "|---|---|---|",

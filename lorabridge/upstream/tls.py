@@ -16,7 +16,7 @@ import stat
 import struct
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -64,7 +64,10 @@ _LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 
 class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The part of `[aws_iot]` that decides whom we talk to, and how that is proved both ways."""
+    """What decides whom we talk to, and how that is proved both ways; the defaults are those of `[aws_iot]`."""
+
+    ROOTS: ClassVar[str] = "the Amazon root CAs"
+    OWN: ClassVar[str] = "the certificate that AWS IoT made for this thing"
 
     endpoint: Annotated[
         str,
@@ -73,9 +76,7 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
             examples=["a1b2c3d4e5f6g7-ats.iot.eu-central-1.amazonaws.com"],
         ),
     ]
-    port: Annotated[
-        Literal[8883, 443], Meta(description="8883, or 443 (ALPN x-amzn-mqtt-ca) where only that gets out")
-    ] = 8883
+    port: Annotated[int, Meta(description="of the endpoint", ge=1, le=65535)] = 8883
     connect_address: Annotated[
         str,
         Meta(
@@ -108,8 +109,22 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True):
         """Host and port to dial."""
         if not self.connect_address:
             return self.endpoint, self.port
-        host, _, port = self.connect_address.rpartition(":")
-        return host.strip("[]"), int(port)
+        return split_address(self.connect_address)
+
+    @property
+    def alpn(self) -> str:
+        """The protocol to ask for in the handshake; empty: none."""
+        return ALPN_MQTT if self.port == 443 else ""
+
+    @property
+    def wants_tls(self) -> bool:
+        """False for a broker on this machine that is spoken to without."""
+        return True
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What may be replaced while we run."""
+        return self.ca_file, self.certificate_file, self.private_key_file
 
 
 class PinnedContext(ssl.SSLContext):
@@ -126,9 +141,27 @@ class PinnedContext(ssl.SSLContext):
         kwargs |= {"server_hostname": self.endpoint, "do_handshake_on_connect": True}
         return super().wrap_socket(sock, *args, **kwargs)
 
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """As `SSLContext.wrap_bio`, which asyncio uses, with the name decided here."""
+        return super().wrap_bio(*args, **kwargs | {"server_hostname": self.endpoint})
 
-def build_context(settings: TlsSettings) -> ssl.SSLContext:
-    """A fresh context (one a connection: files may have been renewed). Raises ConfigError for our own files."""
+
+def context(settings: TlsSettings) -> ssl.SSLContext | None:
+    """A fresh context, or None for plain TCP, which goes to this machine only. Raises ConfigError."""
+    if settings.wants_tls:
+        return build_context(settings)
+    host, _ = settings.address
+    if not is_loopback(host):
+        what, hint = f"{host} is not this machine, and would be dialled without TLS", "take `plain` out"
+        raise ConfigError([Problem(where="mqtt.plain", what=what, hint=hint)])
+    return None
+
+
+def build_context(settings: TlsSettings, alpn: str | None = None) -> ssl.SSLContext:
+    """A fresh context (one a connection: files may have been renewed). Raises ConfigError for our own files.
+
+    `alpn` in the place of what the settings ask for; empty: none.
+    """
     if problems := _check_private(settings.private_key_file):
         raise ConfigError(problems)
     context = PinnedContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -144,11 +177,12 @@ def build_context(settings: TlsSettings) -> ssl.SSLContext:
         raise ConfigError([Problem(where="OpenSSL", what=f"cannot offer these suites: {missing}", hint=hint)])
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_STRICT
-    if settings.port == 443:
-        context.set_alpn_protocols([ALPN_MQTT])
+    if protocol := settings.alpn if alpn is None else alpn:
+        context.set_alpn_protocols([protocol])
     try:
         context.load_verify_locations(settings.ca_file)
-        context.load_cert_chain(settings.certificate_file, settings.private_key_file, password=_no_password)
+        if settings.certificate_file:
+            context.load_cert_chain(settings.certificate_file, settings.private_key_file, password=_no_password)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise ConfigError(check_files(settings) or [Problem(where="certificate files", what=str(error))]) from None
     return context
@@ -176,13 +210,30 @@ def check_endpoint(settings: TlsSettings, where: str) -> list[Problem]:
     elif settings.endpoint.endswith(".amazonaws.com") and "-ats.iot." not in settings.endpoint:
         what = "is not an ATS data endpoint: its certificate may come from another CA"
         problems.append(Problem(where=f"{where}.endpoint", what=what, hint=hint, warning=True))
-    if settings.connect_address:
-        host, _, port = settings.connect_address.rpartition(":")
-        host_is_valid = is_ip_literal(host.strip("[]")) or is_host_name(host)
-        if not (host_is_valid and re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536):
-            what = "is not host:port"
-            problems.append(Problem(where=f"{where}.connect_address", what=what, hint="such as 127.0.0.1:8883"))
-    return problems
+    return problems + check_address(settings.connect_address, f"{where}.connect_address")
+
+
+def check_address(text: str, where: str) -> list[Problem]:
+    """What is wrong with a `connect_address`; empty is in order."""
+    host, _, port = text.rpartition(":")
+    host_is_valid = is_ip_literal(host.strip("[]")) or is_host_name(host)
+    if not text or (host_is_valid and re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536):
+        return []
+    return [Problem(where=where, what="is not host:port", hint="such as 127.0.0.1:8883")]
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of a `connect_address` that `check_address` finds in order."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(text: str) -> bool:
+    """Whether `text` is an address of this machine; a name never is, because it may come to mean another."""
+    try:
+        return ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        return False
 
 
 def is_ip_literal(text: str) -> bool:
@@ -204,9 +255,11 @@ def check_files(settings: TlsSettings, now: datetime | None = None) -> list[Prob
     from cryptography.x509 import load_pem_x509_certificates  # noqa: PLC0415  # 9 MB that only a check needs
 
     problems: list[Problem] = []
-    roots = _read(settings.ca_file, "the Amazon root CAs", problems)
-    chain = _read(settings.certificate_file, "the certificate that AWS IoT made for this thing", problems)
-    key = _read(settings.private_key_file, "its private key", problems)
+    if not settings.wants_tls:
+        return problems
+    roots = _read(settings.ca_file, settings.ROOTS, problems)
+    chain = _read(settings.certificate_file, settings.OWN, problems) if settings.certificate_file else None
+    key = _read(settings.private_key_file, "its private key", problems) if settings.private_key_file else None
     certificates: dict[str, list[Certificate]] = {}
     for path, pem in ((settings.ca_file, roots), (settings.certificate_file, chain)):
         if pem is None:

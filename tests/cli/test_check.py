@@ -323,3 +323,23 @@ def test_the_form_alone_can_be_checked_from_standard_input(
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
         assert main(["check", "--form-only", "--config", "-"]) == status
         assert capsys.readouterr().out.splitlines()[-1] == last
+
+
+def _broker(gateway: Installation, more: str) -> None:
+    """`[mqtt]` in the place of `[aws_iot]`."""
+    before, _, after = gateway.text.partition("[aws_iot]")
+    rest = after[after.index("\n[") :]
+    gateway.write(f'{before}[mqtt]\nhost = "127.0.0.1"\nclient_id = "{GATEWAY}"\n{more}{rest}')
+
+
+def test_a_broker_with_a_password_is_checked_and_a_plain_one_on_this_machine_has_no_files(
+    gateway: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _broker(gateway, "plain = true")
+    assert _checked(gateway, capsys) == (0, "in order\n")
+    password = gateway.folder / "password"
+    _broker(gateway, f'ca_file = "{gateway.pki.ca_file}"\nuser_name = "roof"\npassword_file = "{password}"')
+    status, told = _checked(gateway, capsys)
+    assert (status, told.startswith(f"{password}: cannot be read: No such file")) == (78, True)
+    password.touch(mode=0o644)
+    assert f"{password}: can be read by others (chmod 600 {password})" in _checked(gateway, capsys)[1]

@@ -221,7 +221,7 @@ def test_an_endpoint_that_has_the_address_of_this_machine_is_blocked_by_a_filter
 
 def test_suites_that_openssl_keeps_back_are_named(gateway: Gateway) -> None:
     shake = Shake(down=None, transcript=Transcript(), offered=RECOMMENDED_SUITES[:1], seconds=0, suite="X")
-    finding = tls_steps._suites(gateway.installed.config.aws_iot, shake)
+    finding = tls_steps._suites(gateway.installed.config.link, shake)
     assert finding.outcome is Outcome.WARNING
     assert finding.says == f"1 offered, X chosen; not offered: {', '.join(RECOMMENDED_SUITES[1:])}"
 
@@ -240,7 +240,7 @@ def test_a_port_that_answers_only_once_is_told(gateway: Gateway) -> None:
         address = network.look_up("127.0.0.1", listener.getsockname()[1], 10)[0]
         network.dial(address, 10)[0].close()
         thread.join()
-        settings = gateway.installed.config.aws_iot
+        settings = gateway.installed.config.link
         (finding,) = tls_steps.look_at_tls(settings, address, gateway.around.patience, lambda: False)
     assert (finding.step, finding.fault) == (Step.TLS, LinkFault.TLS_CLOSED)
     assert finding.says.endswith("the port answered once, and then: Connection refused)")
@@ -249,9 +249,7 @@ def test_a_port_that_answers_only_once_is_told(gateway: Gateway) -> None:
 def test_files_that_are_gone_a_moment_later_are_named(gateway: Gateway) -> None:
     gateway.key.unlink()
     address = network.look_up("127.0.0.1", free_port(), 10)[0]
-    (finding,) = tls_steps.look_at_tls(
-        gateway.installed.config.aws_iot, address, gateway.around.patience, lambda: False
-    )
+    (finding,) = tls_steps.look_at_tls(gateway.installed.config.link, address, gateway.around.patience, lambda: False)
     assert finding.step is Step.TLS
     assert finding.says.startswith(f"{gateway.key} cannot be read")
 
@@ -492,3 +490,15 @@ def test_the_page_has_every_step_and_every_broken_set_up() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert steps_markdown() in text, "run: make docs"
     assert cases_markdown() in text, f"docs/doctor.md should have:\n{cases_markdown()}"
+
+
+def test_the_way_to_a_broker_that_is_not_aws_is_not_walked(gateway: Gateway) -> None:
+    before, _, after = gateway.installed.text.partition("[aws_iot]")
+    rest = after[after.index("\n[") :]
+    gateway.installed.write(f'{before}[mqtt]\nhost = "127.0.0.1"\nclient_id = "gw"\nplain = true{rest}')
+    findings = _found(gateway)
+    assert _finding(findings, Step.CONFIGURATION).outcome is Outcome.WARNING
+    assert "[mqtt]" in _finding(findings, Step.CONFIGURATION).says
+    assert {outcome for step, outcome in _outcomes(findings).items() if step is not Step.CONFIGURATION} == {
+        Outcome.SKIPPED
+    }

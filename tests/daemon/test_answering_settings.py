@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lorabridge.daemon.answering import JoinSettings, MacSettings, answering_of, policy_of
-from lorabridge.daemon.bridge import network_of
+from lorabridge.daemon.assembly import network_of
 from lorabridge.daemon.config import parse
 from lorabridge.lorawan.mac_policy import MacPolicy
 from lorabridge.lorawan.mac_state import RejoinParameters

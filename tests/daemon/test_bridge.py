@@ -15,9 +15,11 @@ import pytest
 
 from lorabridge import __version__
 from lorabridge.daemon import bridge as bridge_module
-from lorabridge.daemon.bridge import Bridge, network_of, source_of
+from lorabridge.daemon.assembly import network_of, source_of
+from lorabridge.daemon.bridge import Bridge
 from lorabridge.daemon.config import NetworkSettings
 from lorabridge.daemon.service import load_checked
+from lorabridge.daemon.way_out import LinkLog
 from lorabridge.errors import ConfigError
 from lorabridge.lorawan.decision import Decision
 from lorabridge.lorawan.device import CounterPolicy, Device
@@ -465,7 +467,7 @@ def test_each_type_of_settings_makes_its_own_source() -> None:
 
 
 def test_the_same_fault_is_told_once_and_not_again_with_its_retry_time() -> None:
-    told = bridge_module._LinkLog()
+    told = LinkLog()
     down = LinkReport(state=LinkState.WAITING, fault=LinkFault.UNREACHABLE, detail="no route")
     with captured_log() as stream:
         for report in (

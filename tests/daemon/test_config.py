@@ -22,7 +22,7 @@ from tests.daemon.config_help import ENDPOINT, GATEWAY, SMALLEST, places_of, pro
 
 def test_the_smallest_configuration_is_taken_with_every_default() -> None:
     config = parse(SMALLEST.encode(), "file")
-    assert (config.gateway.id, config.aws_iot.endpoint, config.aws_iot.thing_name) == (GATEWAY, ENDPOINT, GATEWAY)
+    assert (config.gateway.id, config.link.endpoint, config.link.thing_name) == (GATEWAY, ENDPOINT, GATEWAY)
     assert config.radios == (SemtechUdpSettings(),)
     assert config.devices == Path("/etc/lorabridge/devices.d")
     assert config.network.duplicate_window == 1.5
@@ -33,7 +33,7 @@ def test_the_example_is_the_smallest_configuration_with_comments() -> None:
     written = tomllib.loads(config_text.example())
     assert {key: set(table) for key, table in written.items() if isinstance(table, dict) and table} == {
         "gateway": {"id"},
-        "aws_iot": {"endpoint", "thing_name", "chirpstack", "topics"},
+        "aws_iot": {"endpoint", "thing_name", "https", "chirpstack", "topics"},
     }
     smallest = parse(SMALLEST.encode(), "file")
     assert msgspec.structs.replace(example, gateway=smallest.gateway, aws_iot=smallest.aws_iot) == smallest
@@ -45,7 +45,7 @@ def test_what_the_example_has_commented_out_is_in_order_too() -> None:
     config = parse("\n".join(uncommented).encode(), "example")
     assert config.network.region == "EU868"
     assert config.network.dev_addr_ranges == ("26011000/20",)
-    assert config.aws_iot.connect_address == "127.0.0.1:8883"
+    assert config.link.connect_address == "127.0.0.1:8883"
     assert isinstance(config.radios[0], SemtechUdpSettings)
     assert config.radios[0].networks == ("192.168.10.0/24", "fd00::/8")
 
@@ -76,7 +76,8 @@ def test_every_setting_stands_in_the_example_and_on_the_reference_page_under_its
     assert len(settings) > 40
     for table, key in settings:
         assert f"| `{key}` |" in reference[f"`[{table}]`" if table else "Top level"]
-        assert any(line.startswith(f"{key} = ") for line in example[table]), f"{table}.{key}"
+        if table.partition(".")[0] != "mqtt":  # which stands in the place of [aws_iot]
+            assert any(line.startswith(f"{key} = ") for line in example[table]), f"{table}.{key}"
     for name, kind in RADIO_TYPES.items():
         for _, key in _settings_of(kind):
             assert f"| `{key}` |" in reference[f'`[[radio]]` with `type = "{name}"`']
@@ -170,6 +171,23 @@ def test_a_link_of_a_wrong_form_is_told_beside_other_tables_that_are_refused() -
     assert places_of(wrong_endpoint.replace(f'id = "{GATEWAY}"', 'id = ""')) == ["gateway.id", "aws_iot.endpoint"]
     assert places_of('[gateway]\nid = "a"\n[[radio]]\ntype = "semtech_udp"') == ["aws_iot"]
     assert places_of("aws_iot = 1\ngateway = 2\n[[radio]]\ntype = 'semtech_udp'") == ["gateway", "aws_iot"]
+
+
+BROKER = SMALLEST.replace("[aws_iot]", "[mqtt]").replace("endpoint", "host").replace("thing_name", "client_id")
+
+
+def test_a_broker_that_is_not_aws_stands_in_the_place_of_aws_iot() -> None:
+    config = parse(BROKER.encode(), "file")
+    assert config.aws_iot is None
+    assert config.link is config.mqtt
+    assert (config.link.endpoint, config.link.thing_name) == (ENDPOINT, GATEWAY)
+    assert places_of(BROKER + "[aws_iot]") == ["aws_iot.endpoint", "aws_iot.thing_name", "mqtt"]
+    assert places_of(BROKER.replace(f'"{ENDPOINT}"', '"127.1"')) == ["mqtt.host"]
+    assert places_of(BROKER.replace(f'"{ENDPOINT}"', "7")) == ["mqtt.host"]
+    assert places_of("mqtt = 7\n" + SMALLEST.replace("[aws_iot]", "[report.x]").partition("[report.x]")[0]) == [
+        "radio",
+        "mqtt",
+    ]
 
 
 def test_every_mistake_of_the_network_table_is_told() -> None:
@@ -269,7 +287,7 @@ def test_an_address_in_the_place_of_the_endpoints_name_is_refused(endpoint: str)
 
 def test_a_warning_refuses_nothing() -> None:
     text = SMALLEST.replace(ENDPOINT, "a1b2.iot.eu-west-1.amazonaws.com")
-    assert parse(text.encode(), "file").aws_iot.endpoint == "a1b2.iot.eu-west-1.amazonaws.com"
+    assert parse(text.encode(), "file").link.endpoint == "a1b2.iot.eu-west-1.amazonaws.com"
 
 
 @pytest.mark.parametrize("size", [-1, 1 << 63, 10**400, "true", "1.5", "'1EiB'"])

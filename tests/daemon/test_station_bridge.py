@@ -233,7 +233,7 @@ def test_a_source_that_cannot_start_stops_no_other_and_comes_when_it_can(tmp_pat
 def test_a_bridge_without_stations_does_not_wait_for_their_library(tmp_path: Path) -> None:
     installation = Installation(tmp_path, METER)
     script = (
-        "import sys; from pathlib import Path; from lorabridge.daemon.bridge import source_of\n"
+        "import sys; from pathlib import Path; from lorabridge.daemon.assembly import source_of\n"
         "from lorabridge.daemon.config import load\n"
         f"[source_of(one) for one in load(Path({str(installation.path)!r}))[0].radios]\n"
         "sys.exit('websockets' in sys.modules)"

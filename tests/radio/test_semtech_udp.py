@@ -30,7 +30,7 @@ from lorabridge.radio.gwmp import (
     build_tx_ack,
     parse_datagram,
 )
-from lorabridge.radio.outcomes import BUSY, UNSENDABLE
+from lorabridge.radio.outcomes import BUSY, NO_ANSWER, UNSENDABLE
 from lorabridge.radio.semtech_udp import SemtechUdp, SemtechUdpSettings
 from lorabridge.radio.txpk import parse_txpk_payload
 from lorabridge.settings import ByteSize, Duration, read_table
@@ -452,7 +452,7 @@ def test_a_gateway_that_does_not_answer_is_not_waited_for() -> None:
     async def scenario() -> None:
         async with serving(ONE, tx_ack_timeout=Duration(0.01)) as (server, (one,)):
             await one.pull()
-            assert await server.transmit(transmission()) == TxResult(error=semtech_udp.NO_ANSWER)
+            assert await server.transmit(transmission()) == TxResult(error=NO_ANSWER)
             assert server._pending == {}
 
     run(scenario())
@@ -601,7 +601,7 @@ def test_stop_lets_those_go_who_wait() -> None:
             receiving = asyncio.ensure_future(server.receive())
             await one.settle()
             await server.stop()
-            assert await sending == TxResult(error=semtech_udp.NO_ANSWER)
+            assert await sending == TxResult(error=NO_ANSWER)
             with pytest.raises(SourceEnded):
                 await receiving
             assert await server.transmit(transmission()) == TxResult(error=semtech_udp.NO_ROUTE)

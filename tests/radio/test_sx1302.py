@@ -30,9 +30,10 @@ from lorabridge.lorawan.air import (
 )
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import SourceEnded
+from lorabridge.radio.outcomes import NOT_RUNNING
 from lorabridge.radio.sx1302 import abi
 from lorabridge.radio.sx1302.settings import Sx1302Settings
-from lorabridge.radio.sx1302.source import NOT_RUNNING, Sx1302
+from lorabridge.radio.sx1302.source import Sx1302
 from lorabridge.settings import Duration
 from tests.radio.sx1302_bench import EUI, TRANSMISSION, compiled, frames, needs_cc, on, until
 

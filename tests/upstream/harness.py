@@ -22,6 +22,7 @@ from lorabridge.upstream.drain import Drain, OutboxRecord
 from lorabridge.upstream.faults import LinkDown, LinkFault
 from lorabridge.upstream.inbound import CommandSink, Inbound
 from lorabridge.upstream.link import LinkReport
+from lorabridge.upstream.link_settings import LinkSettings
 from lorabridge.upstream.pacing import Pace
 from lorabridge.upstream.topics import Topics
 from tests.pki import Authority
@@ -133,7 +134,7 @@ class Upstream:
 
     def __init__(
         self,
-        settings: AwsIotSettings,
+        settings: LinkSettings,
         *,
         proved_after: float = 0.0,
         clock: Callable[[], float] = time.time,
@@ -172,6 +173,7 @@ class Upstream:
             self.link,
             Packer(Topics(settings.topics, GATEWAY), GATEWAY),
             batching=settings.batching == "auto",
+            max_payload=settings.largest_payload,
             retry_delay=0.01,
             on_parked=self._note_parked,
         )
@@ -211,7 +213,7 @@ class Upstream:
 
 
 @asynccontextmanager
-async def running(settings: AwsIotSettings, **more: Any) -> AsyncIterator[Upstream]:
+async def running(settings: LinkSettings, **more: Any) -> AsyncIterator[Upstream]:
     """An upstream at work; it is stopped gracefully in the end."""
     upstream = Upstream(settings, **more)
     async with asyncio.TaskGroup() as tasks:

@@ -21,6 +21,7 @@ from lorabridge.upstream.aws_iot import AwsIot
 from lorabridge.upstream.aws_settings import AwsIotSettings
 from lorabridge.upstream.connection import Connection, ConnectionSettings, Message
 from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
+from lorabridge.upstream.format_settings import UplinkFormat
 from tests.mosquitto import free_port
 from tests.pki import Authority
 from tests.upstream.harness import ENDPOINT, GATEWAY, Upstream, link_settings, running
@@ -88,6 +89,14 @@ def test_a_duration_out_of_range_is_a_problem(authority: Authority, name: str, v
     (problem,) = aws_settings.check_form(settings, GATEWAY)
     assert problem.where == f"aws_iot.{name}"
     assert "between" in problem.hint
+
+
+def test_batches_go_with_our_own_form_of_uplinks_only(authority: Authority) -> None:
+    usual = {"backoff_base": Duration(1), "backoff_cap": Duration(60), "batching": "auto"}
+    assert aws_settings.check_form(link_settings(authority, 8883, **usual), GATEWAY) == []
+    foreign = link_settings(authority, 8883, **usual, format=UplinkFormat.AWS_LORAWAN)
+    (problem,) = aws_settings.check_form(foreign, GATEWAY)
+    assert problem.where == "aws_iot.batching"
 
 
 def test_problems_of_names_topics_and_ranges_are_told_together(authority: Authority) -> None:

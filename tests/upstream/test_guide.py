@@ -59,4 +59,4 @@ def test_the_configuration_of_the_guide_is_in_order() -> None:
     text = (DOCS / "aws-from-nothing.md").read_text()
     (written,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     loaded = config.parse(written.encode(), "the guide")
-    assert (loaded.gateway.id, loaded.aws_iot.thing_name) == ("roof-1", "roof-1")
+    assert (loaded.gateway.id, loaded.link.thing_name) == ("roof-1", "roof-1")

@@ -26,6 +26,7 @@ from lorabridge.radio.concentratord.messages import (
     parse_tx_ack,
 )
 from lorabridge.radio.concentratord.settings import ConcentratordSettings, missing_extra, socket_problem
+from lorabridge.radio.outcomes import BUSY, NO_ANSWER, NOT_RUNNING, UNSENDABLE
 
 if TYPE_CHECKING:
     from lorabridge.radio.concentratord.link import Link
@@ -36,15 +37,6 @@ BATCH_LIMIT: Final = 512
 DRAIN_LIMIT: Final = 64
 """Events after which other work of the loop has its turn: a socket that always has more never waits."""
 PENDING_LIMIT: Final = 64
-
-NOT_RUNNING: Final = "NOT_RUNNING"
-"""TxResult.error: Concentratord is not reached at the moment, or has another gateway."""
-NO_ANSWER: Final = "NO_TX_ACK"
-"""TxResult.error: no answer, or none that means anything, in time."""
-BUSY: Final = "TOO_MANY_PENDING"
-"""TxResult.error: too many frames wait for their answer."""
-UNSENDABLE: Final = "UNSENDABLE"
-"""TxResult.error: the API has no words for the transmission."""
 
 _COUNTERS = (
     "events",

@@ -14,6 +14,7 @@ from lorabridge.lorawan.air import (
     Transmission,
 )
 from lorabridge.lorawan.types import EUI64
+from lorabridge.radio.outcomes import UNSENDABLE
 from lorabridge.radio.sx1302 import abi
 from lorabridge.radio.sx1302.plan import Lbt, Plan
 from lorabridge.radio.sx1302.wire import Order, Packet, Scanned
@@ -21,7 +22,6 @@ from lorabridge.radio.sx1302.wire import Order, Packet, Scanned
 TX_FREQ: Final = "TX_FREQ"
 TX_POWER: Final = "TX_POWER"
 GPS_UNLOCKED: Final = "GPS_UNLOCKED"
-UNSENDABLE: Final = "UNSENDABLE"
 LBT_TOLERANCE_HZ: Final = 10_000
 """How far a frequency may lie from that of its LBT channel, as in the library."""
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from lorabridge.radio.gnss.reader import BAUD
+from lorabridge.radio.source_settings import SourceName
 from lorabridge.settings import Duration
 
 COM_PATH_LIMIT: Final = 49
@@ -18,13 +19,7 @@ COM_PATH_LIMIT: Final = 49
 class Sx1302Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A `[[radio]]` of type `sx1302`: a concentrator with SX1302 or SX1303 on this machine, without a forwarder."""
 
-    name: Annotated[
-        str,
-        Meta(
-            pattern="^[a-z0-9_]{1,32}$",
-            description="name of this source in logs, counters and records: at most 32 of a to z, 0 to 9 and _",
-        ),
-    ] = "sx1302"
+    name: SourceName = "sx1302"
     library: Annotated[
         Path, Meta(description="libloragw.so of sx1302_hal 2.1.0; docs/sx1302.md says how to build it")
     ] = Path("/usr/local/lib/libloragw.so")

@@ -19,11 +19,11 @@ from lorabridge.errors import ConfigError, Problem, TransientError
 from lorabridge.lorawan.air import ChannelNoise, GatewayStatus, Reception, Transmission, TxResult, TxTiming
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import SourceEnded
+from lorabridge.radio.outcomes import BUSY, NO_ANSWER, NOT_RUNNING, UNSENDABLE
 from lorabridge.radio.sx1302.board_reset import BoardReset
 from lorabridge.radio.sx1302.gps_timing import GpsTiming
 from lorabridge.radio.sx1302.mapping import (
     TX_POWER,
-    UNSENDABLE,
     NotSendableError,
     noise_of,
     order_of,
@@ -56,10 +56,6 @@ NOISE_LIMIT: Final = 64
 ANSWER_LIMIT: Final = 10.0
 """Seconds for the answer to a frame beyond its moment: it comes when the frame is handed over, shortly before."""
 
-NOT_RUNNING: Final = "NOT_RUNNING"
-"""TxResult.error: the concentrator does not run at the moment."""
-NO_ANSWER: Final = "NO_TX_ACK"
-BUSY: Final = "TOO_MANY_PENDING"
 
 _COUNTERS = (
     "frames",
