@@ -61,8 +61,8 @@ def wait_for(installation: Installation, counter: str, value: int) -> None:
 
 
 def told(site: Site) -> list[str]:
-    """What the cloud was told of the radio, in order."""
-    return [record["event"] for record in site.payloads("radio")]
+    """What the cloud was told of the radio, in the order of time: what waited for the endpoint may come after."""
+    return [record["event"] for record in sorted(site.payloads("radio"), key=lambda record: str(record["at"]))]
 
 
 @needs_cc
