@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import resource
 import sqlite3
@@ -29,8 +30,11 @@ from lorabridge.store.books import Books
 from lorabridge.store.connection import open_database, translate
 from lorabridge.store.files import Lock, damaged, prepare_folder
 from lorabridge.store.key_wrap import KeyKeeper
-from lorabridge.store.values import Batch, StoreConflict, StoredRecord, StoreSettings
+from lorabridge.store.values import Batch, StoreConflict, StoredRecord, StoreFull, StoreSettings
 
+LEFT_FREE = 8 << 20
+"""Bytes of the file system that no new record takes: as much as SQLite's log and a checkpoint may need at a time."""
+_FREE_BYTES = "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size"
 _VACUUM_EVERY_S = 1.0
 _VACUUM_PAGES = 256
 _BLOCK = 512
@@ -207,7 +211,8 @@ class Writer:
             if closing:
                 self._wait_for_nobody()
             self._undeleted.update(*(job.done_ids for job in jobs))
-            self._deliver(self._write([job for job in jobs if isinstance(job, WriteJob) and self._is_work(job)]))
+            wanted = [job for job in jobs if isinstance(job, WriteJob) and self._is_work(job)]
+            self._deliver(self._write(self._without_room(wanted)))
             self._deliver([(job, []) for job in jobs if isinstance(job, RetryJob)])
             self._deliver([(job, self._read(job)) for job in jobs if isinstance(job, ReadJob)])
             if closing:
@@ -215,6 +220,30 @@ class Writer:
                 self._deliver([(job, None) for job in closing])
                 return
             self._tidy()
+
+    def _without_room(self, jobs: list[WriteJob]) -> list[WriteJob]:
+        """The jobs that may be done; when the disk is nearly full the new batches are refused, and deletions are not.
+
+        For a deletion needs room too: a disk that the outbox had filled to the last byte could never be emptied.
+        """
+        if self._has_room():
+            return jobs
+        refused = [job for job in jobs if isinstance(job, CommitJob)]
+        if refused:
+            self.failures += 1
+            error = StoreFull(f"{self._path}: what is left of the disk is needed to delete what is delivered")
+            self._deliver([(job, error) for job in refused])
+        return [job for job in jobs if not isinstance(job, CommitJob)]
+
+    def _has_room(self) -> bool:
+        """Whether enough is left on the disk, or in the database itself, which does not grow then."""
+        try:
+            disk = os.statvfs(self._path.parent)
+            left = disk.f_bavail * disk.f_frsize
+            needed = min(LEFT_FREE, disk.f_blocks * disk.f_frsize // 4)  # 0 where a file system does not know its size
+            return left >= needed or left + self._connection.execute(_FREE_BYTES).fetchone()[0] >= needed
+        except (OSError, sqlite3.Error):
+            return True  # the transaction will say what is wrong
 
     def _is_work(self, job: WriteJob) -> bool:
         """Whether a transaction is needed; nobody but an operator writes beside us."""

@@ -94,7 +94,7 @@ class AwsIot:
         self._intake = None if commands is None else Intake(commands, names, self._counters)
         self._subscriptions = Subscriptions(pace.subscribe_again, self._subscribe, self._announce)
         self._subscriptions.add([] if self._intake is None else [self._intake])
-        self._is_announced = False
+        self._is_announced = self._is_heard = False
         self._voice = Voice(pace.subscribe_again)
         self.report = LinkReport(since=clock())
 
@@ -110,7 +110,7 @@ class AwsIot:
 
     def tell(self, detail: str) -> None:
         """Publish our status once more, with something that somebody should know; nothing happens while offline."""
-        if self.may_try() and self._is_announced:
+        if self._is_at_work() and self._is_announced:
             self._publish_status("online", detail, _STATUS_KEY)
             self.flush()
 
@@ -236,7 +236,9 @@ class AwsIot:
         if connection is not None and self._listener is not None:
             keys = [key for key, _ in connection.unacknowledged.values()]
             culprit = down.culprit
-            if down.fault is not None and keys and (culprit or keys[0]) == _SERVICE_KEY:
+            if down.fault is None or not self._is_heard:
+                culprit = NOT_YOURS
+            elif keys and (culprit or keys[0]) == _SERVICE_KEY:
                 culprit = NOT_YOURS
                 self._voice.hung_up(time.monotonic())
             self._listener.disconnected([key for key in keys if key > 0], culprit)
@@ -258,7 +260,10 @@ class AwsIot:
     # What a rotation of certificates needs (rotation.Host).
 
     def may_try(self) -> bool:
-        """Whether there is a connection to fall back on, and no stop under way."""
+        """Whether there is a connection to fall back on, no stop under way, and no other CONNECT a moment ago."""
+        return self._is_at_work() and self._pacing.allows(time.monotonic())
+
+    def _is_at_work(self) -> bool:
         return self._connection is not None and self._connection.is_up and not self._stopping.is_set()
 
     def dial(self, choice: Choice, owner: Owner) -> Connection:
@@ -297,7 +302,7 @@ class AwsIot:
         A `patient` one leaves a quarter of the window, and something of the rate, to those that are not.
         """
         connection = self._connection
-        if connection is None or not connection.is_up or self._subscriptions.is_asking or self._stopping.is_set():
+        if connection is None or not self._is_heard or self._subscriptions.is_asking or not self._is_at_work():
             return False
         left_free = connection.window // 4 if patient else 0
         if len(connection.unacknowledged) >= connection.window - left_free:
@@ -341,7 +346,7 @@ class AwsIot:
     def connected(self) -> None:
         """CONNACK came: subscribe, and announce ourselves when that is settled."""
         self._online_since = time.monotonic()
-        self._is_proved = False
+        self._is_proved = self._is_heard = False
         self._change(LinkState.ONLINE)
         self._subscriptions.connected()
 
@@ -375,7 +380,8 @@ class AwsIot:
         self._subscriptions.received(delivery, acknowledge)
 
     def acknowledged(self, key: int) -> None:
-        """A PUBACK: the only thing that proves that records get through."""
+        """A PUBACK: the only thing that proves that records get through. The first is for our status."""
+        self._is_heard = True
         self._rotation.puback()
         if not self._is_proved and time.monotonic() - self._online_since >= self._proved_after:
             self._is_proved = True

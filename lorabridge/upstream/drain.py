@@ -210,11 +210,22 @@ class Drain:
             self.offer(stored)
 
     def _publish_what_fits(self) -> None:
-        while not self._is_paused and (self._publish_fresh() or self._publish_patient(self._again or self._backlog)):
-            pass
+        if self._suspicion.on_trial is not None:
+            self._try_alone(self._suspicion.on_trial)
+        else:
+            self._publish_lanes()
         self._link.flush()
         if self._is_behind and len(self._backlog) <= MAX_QUEUED - PAGE:
             self._work.set()
+
+    def _publish_lanes(self) -> None:
+        while not self._is_paused and (self._publish_fresh() or self._publish_patient(self._again or self._backlog)):
+            pass
+
+    def _try_alone(self, suspect: OutboxRecord) -> None:
+        """Once nothing is in flight; until its PUBACK or the end of the connection nothing else is."""
+        if not self._in_flight and not self._is_paused:
+            self._publish(deque([suspect]), 1, patient=False)
 
     def _publish_fresh(self) -> bool:
         """The next fresh record alone, or with others when the rate nears its limit; whether anything was done."""
@@ -280,17 +291,14 @@ class Drain:
     # What the link tells (aws_iot.Listener).
 
     def acknowledged(self, key: int) -> None:
-        """PUBACK: its records are done, and one held back on suspicion is proved guilty."""
+        """PUBACK: its records are done, and one held back on suspicion is tried next."""
         unit = self._in_flight.pop(key)
         self._crowding.acknowledged(key, self._clock())
         self._done.extend(record.id for record in unit.records)
         if _LOGGER.isEnabledFor(logging.DEBUG):
             for record in unit.records:
                 _LOGGER.debug("record acknowledged", extra={"record": record.id})
-        guilty = self._suspicion.acknowledged(unit)
-        if guilty is not None:
-            topic, drops = self._packer.topic(Unit((guilty,))), self._suspicion.drops
-            self._convict(guilty, f"the link broke {drops} times over it on {topic}; others get through")
+        self._suspicion.acknowledged(unit)
 
     def ready(self) -> None:
         """The link is up, or a batch of PUBACKs is in: pass them on together, and publish more."""
@@ -305,7 +313,11 @@ class Drain:
         self._crowding.reset()
         lost = [self._in_flight.pop(key) for key in unacknowledged]
         self._counters["resent"] += sum(len(unit.records) for unit in lost)
-        self._again.extendleft(reversed(self._suspicion.dropped(lost, culprit, self._clock())))
+        again, guilty = self._suspicion.dropped(lost, culprit, self._clock())
+        self._again.extendleft(reversed(again))
+        if guilty is not None:
+            topic, drops = self._packer.topic(Unit((guilty,))), self._suspicion.drops
+            self._convict(guilty, f"the link broke {drops} times over it on {topic}, and once over it alone")
         self._counters["batches_split"] = self._suspicion.splits
         self._again.extend(self._fresh)  # fresh no more when the link is up again
         self._fresh.clear()

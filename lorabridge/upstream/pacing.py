@@ -41,6 +41,10 @@ class ConnectPacing:
             return 0.0
         return max(self._backoff.draw(), self._last_try + self._interval - now)
 
+    def allows(self, now: float) -> bool:
+        """Whether a CONNECT may go now beside the connection that works."""
+        return self._last_try is None or now >= self._last_try + self._interval
+
     def tried(self, now: float) -> None:
         """A CONNECT goes now; until `reset` it counts as a failure."""
         if self._last_try is not None:

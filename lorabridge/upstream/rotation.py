@@ -21,7 +21,7 @@ class Host(Protocol):
     """The link, as far as a rotation needs it; every call comes from the loop."""
 
     def may_try(self) -> bool:
-        """Whether there is a proved connection, and no stop under way."""
+        """Whether there is a proved connection, no stop under way, and a CONNECT more within the quota."""
 
     def dial(self, choice: Choice, owner: Owner) -> Connection:
         """Begin a connection with this pair."""

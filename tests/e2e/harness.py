@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from lorabridge.simulation.cast import NET_ID
+from lorabridge.simulation.pki import Pki
+from lorabridge.simulation.standin import Policy
 from lorabridge.store.key_wrap import DEFAULT_FILE as KEY_ENCRYPTION_KEY
 from tests.mosquitto import Mosquitto, free_port
 from tests.pki import Pair
@@ -75,16 +77,18 @@ class Site:
 
 
 @contextmanager
-def open_site() -> Iterator[Site]:
-    """A site in a folder of its own, whose path is short enough for Unix sockets."""
+def open_site(*, policies: Callable[[Pki], dict[str, Policy]] | None = None, **changes: Any) -> Iterator[Site]:
+    """A site in a folder of its own, whose path is short enough for Unix sockets; `changes` are of the stand-in."""
     with tempfile.TemporaryDirectory(prefix="e2e-") as name:
         folder = Path(name)
         pki = new_pki(folder)
         server = Pair(pki.server_ecdsa.certificate, pki.server_ecdsa.key)
         broker = Mosquitto(folder, pki.devices.ca_file, server)
         broker.start()
+        if policies is not None:
+            changes["policies"] = policies(pki)
         try:
-            with running(pki, broker=("127.0.0.1", broker.plain_port), event_limit=100) as endpoint:
+            with running(pki, broker=("127.0.0.1", broker.plain_port), **{"event_limit": 100} | changes) as endpoint:
                 yield Site(folder, broker, endpoint)
         finally:
             broker.kill()

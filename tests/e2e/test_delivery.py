@@ -193,5 +193,6 @@ def test_datagrams_that_another_program_made_are_delivered_once_each(site: Site)
         installation.wait_drained()
         bridge.stop()
         uplinks = site.payloads("uplink")
-    assert [(record["device"]["name"], record["fcnt32"]) for record in uplinks] == expected
+    # Those that were heard before the link was up may be overtaken by those after.
+    assert sorted((record["device"]["name"], record["fcnt32"]) for record in uplinks) == sorted(expected)
     assert not any(record["sealed"] for record in uplinks)

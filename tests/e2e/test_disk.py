@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -131,9 +132,16 @@ def test_stop_is_quick_even_when_nothing_can_be_committed(site: Site) -> None:
 @pytest.fixture
 def small_disk(site: Site) -> Iterator[Path]:
     """A file system of a few megabytes, where this test may make one."""
+    with mounted(site, 6) as disk:
+        yield disk
+
+
+@contextmanager
+def mounted(site: Site, n_mib: int) -> Iterator[Path]:
+    """A file system of its own, unmounted afterwards; the test is skipped where it may not make one."""
     folder = site.folder / "disk"
     folder.mkdir(mode=0o700)
-    command = ["mount", "-t", "tmpfs", "-o", "size=6m,mode=700", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={n_mib}m,mode=700", "tmpfs", str(folder)]
     if subprocess.run(command, capture_output=True, check=False).returncode != 0:
         pytest.skip("may not mount a file system; files that may not grow cover the same code")
     try:

@@ -255,3 +255,44 @@ def test_files_that_may_not_be_written_for_a_while_cost_retries_and_nothing_else
         assert [record.payload for record in await store.pending(0, 9)] == [b"before", b"after"]
 
     with_store(settings(folder), use)
+
+
+def test_a_disk_that_is_nearly_full_takes_no_new_record_and_still_lets_go_of_delivered_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def use(store: Store) -> None:
+        stored = await store.commit(Batch(records=records(b"first", b"second")))
+        with monkeypatch.context() as nearly_full:
+            nearly_full.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 4096, 10_000, 9, 9, 9, 9, 9, 0, 255)))
+            with pytest.raises(StoreFull, match="needed to delete"):
+                await store.commit(Batch(records=records(b"third")))
+            store.done(record.id for record in stored)
+            assert await store.pending(0, 10) == []
+            assert store.counters["outbox_records"] == 0
+            assert store.counters["store_failures"] == 1
+        await store.commit(Batch(records=records(b"third")))
+
+    with_store(settings(tmp_path), use)
+
+
+def test_a_disk_that_the_outbox_has_filled_is_emptied_by_delivering(tmp_path: Path) -> None:
+    async def fill_and_empty(store: Store) -> None:
+        waiting: list[int] = []
+        with contextlib.suppress(StoreFull):
+            while len(waiting) < 2000:
+                waiting += [record.id for record in await store.commit(Batch(records=records(b"x" * 20_000)))]
+        assert 100 < len(waiting) < 2000
+        while waiting:
+            delivered, waiting = waiting[:50], waiting[50:]
+            store.done(delivered)
+            await store.pending(0, 1)
+        assert store.counters["outbox_records"] == 0
+        await store.commit(Batch(records=records(b"again")))
+
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", str(tmp_path)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("may not mount a file system")
+    try:
+        with_store(settings(tmp_path / "state"), fill_and_empty)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

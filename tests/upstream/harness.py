@@ -143,6 +143,7 @@ class Upstream:
         commands: CommandSink | None = None,
         subscribe_again: float = 3600.0,
         certificate_again: float = 3600.0,
+        connect_interval: float = 0.01,
     ) -> None:
         self.reports: list[LinkReport] = []
         self.parked: list[tuple[int, str]] = []
@@ -159,7 +160,7 @@ class Upstream:
             commands=commands,
             on_certificate=self._note_certificate,
             pace=Pace(
-                connect_interval=0.01,
+                connect_interval=connect_interval,
                 proved_after=proved_after,
                 subscribe_again=subscribe_again,
                 certificate_again=certificate_again,

@@ -94,15 +94,15 @@ actions = st.lists(
 )
 
 
-@given(happens=actions, waiting=st.integers(0, 20), batching=st.booleans())
+@given(happens=actions, waiting=st.integers(0, 20), batching=st.booleans(), poison_after=st.sampled_from([2, 10**9]))
 @settings(max_examples=150, deadline=None)
-def test_whatever_happens_every_record_is_done_once(
-    happens: list[tuple[str, int]], waiting: int, batching: bool
+def test_whatever_happens_every_record_is_done_once_or_parked(
+    happens: list[tuple[str, int]], waiting: int, batching: bool, poison_after: int
 ) -> None:
     async def live() -> None:
         outbox = MemoryOutbox()
         outbox.commit(waiting)
-        link, drain = make(outbox, batching=batching)
+        link, drain = make(outbox, poison_after, batching=batching)
         task = asyncio.create_task(drain.run())
         doing: dict[str, Callable[[int], object]] = {
             "commit": lambda count: drain.offer(outbox.commit(count)),
@@ -124,13 +124,14 @@ def test_whatever_happens_every_record_is_done_once(
         if not link.is_up:
             link.connect()
         for _ in range(2000):
-            if not outbox.rows:
+            if outbox.rows.keys() == outbox.parked.keys():
                 break
             await others_run()
             link.acknowledge(0)
         task.cancel()
-        assert not outbox.rows
-        assert sorted(outbox.finished) == list(range(1, outbox._last_id + 1))
+        assert outbox.rows.keys() == outbox.parked.keys()
+        assert sorted([*outbox.finished, *outbox.parked]) == list(range(1, outbox._last_id + 1))
+        assert poison_after == 2 or not outbox.parked
 
     with pytest.MonkeyPatch.context() as patch:  # pages so small that a short story turns many
         patch.setattr(drain_module, "PAGE", 4)
@@ -261,18 +262,66 @@ async def broken_over_the_first(outbox: MemoryOutbox, times: int) -> tuple[Moody
     return link, drain, task
 
 
-def test_a_suspect_is_held_back_and_parked_when_another_record_gets_through() -> None:
+def test_a_suspect_is_held_back_tried_alone_and_parked_when_the_link_breaks_over_it() -> None:
     async def live() -> None:
         outbox = MemoryOutbox()
         link, _drain, task = await broken_over_the_first(outbox, 3)
         link.connect()
         assert link.on_this_connection == [2, 3, 4]
+        for _ in range(3):
+            assert 1 not in link.unacknowledged, "not while anything else is in flight"
+            link.acknowledge(0)
+        outbox.commit(1)
+        await others_run()
+        assert link.unacknowledged == [1]
         assert outbox.parked == {}, "not convicted yet"
-        link.acknowledge(0)
+        link.break_off()
         await others_run()
         task.cancel()
         assert list(outbox.parked) == [1]
         assert "3 times" in outbox.parked[1]
+
+    asyncio.run(live())
+
+
+def test_a_suspect_that_gets_through_alone_is_acquitted() -> None:
+    async def live() -> None:
+        outbox = MemoryOutbox()
+        link, drain, task = await broken_over_the_first(outbox, 3)
+        link.connect()
+        for _ in range(4):
+            link.acknowledge(0)
+        drain.offer(outbox.commit(1))
+        link.break_off()
+        link.connect()
+        assert link.unacknowledged == [5]
+        link.acknowledge(0)
+        await others_run()
+        task.cancel()
+        assert outbox.parked == {}
+        assert outbox.finished == [2, 3, 4, 1, 5]
+
+    asyncio.run(live())
+
+
+def test_a_suspect_that_others_keep_from_its_trial_has_it_first_on_the_next_connection() -> None:
+    async def live() -> None:
+        outbox = MemoryOutbox()
+        link, _drain, task = await broken_over_the_first(outbox, 3)
+        link.connect()
+        link.acknowledge(0)
+        link.break_off()  # over 3, say
+        for _ in range(2):
+            link.connect()
+            assert link.on_this_connection == [1]
+            link.break_off(culprit=NOT_YOURS)
+        link.connect()
+        link.break_off()
+        link.connect()
+        assert link.on_this_connection == [3, 4]
+        await others_run()
+        task.cancel()
+        assert list(outbox.parked) == [1]
 
     asyncio.run(live())
 
@@ -486,6 +535,8 @@ def test_a_batch_that_the_link_breaks_over_is_split_and_the_poison_in_it_parked(
         assert link.on_this_connection == [4, 5, 6]
         while len(outbox.finished) < 5:
             link.acknowledge(0)
+        assert link.unacknowledged == [3]
+        link.break_off()
         await others_run()
         task.cancel()
         assert list(outbox.parked) == [3]
@@ -503,11 +554,11 @@ def test_batches_are_not_made_for_a_while_when_none_gets_through() -> None:
             number += 2
             unit = Unit(tuple(Stored(i, EventKind.UPLINK, None, b"{}") for i in (number, number + 1)))
             for _ in range(SPLIT_AFTER):
-                assert suspicion.dropped([unit], None, now) == list(unit.records)
+                assert suspicion.dropped([unit], None, now) == (list(unit.records), None)
 
     refuse(SPLITS - 1, 0.0)
     good = Unit(tuple(Stored(i, EventKind.UPLINK, None, b"{}") for i in (900, 901)))
-    assert suspicion.acknowledged(good) is None
+    suspicion.acknowledged(good)
     refuse(SPLITS - 1, 0.0)
     assert suspicion.allows_batches(0.0)
     refuse(1, 7.0)

@@ -310,8 +310,9 @@ def test_a_publish_that_the_endpoint_answers_by_hanging_up_is_parked_and_the_res
             assert [record_id for record_id, _ in upstream.parked] == [poisonous.id]
             assert sorted(upstream.outbox.finished) == [1, 2, *range(4, 204)]
             tries = [sent for sent in endpoint.published if str(poisonous.id) in sent]
-            assert len(tries) == 5, "not one more drop than it takes to convict it"
-            assert upstream.link.counters["fault_connection_lost"] == 5
+            assert len(tries) == 6, "not one more drop than it takes to suspect it, and one to convict it"
+            assert tries[-1][-1] == str(poisonous.id), "with nothing behind it"
+            assert upstream.link.counters["fault_connection_lost"] == 6
 
     asyncio.run(poison())
 

@@ -63,6 +63,16 @@ def test_a_lucky_draw_is_still_held_to_one_connect_a_second() -> None:
     assert backoff.delay(99.0) == 0
 
 
+def test_a_connect_beside_the_connection_that_works_is_held_to_the_interval_too() -> None:
+    pacing = ConnectPacing(Backoff(1, 20, Lowest()), 1)
+    assert pacing.allows(0.0)
+    pacing.tried(10.0)
+    assert not pacing.allows(10.9)
+    assert pacing.allows(11.0)
+    pacing.note(11.0)
+    assert not pacing.allows(11.5)
+
+
 def test_thousands_of_failures_do_not_overflow() -> None:
     backoff = ConnectPacing(Backoff(1, 120, Highest()), 0)
     for _ in range(5000):

@@ -116,6 +116,17 @@ def test_a_new_certificate_takes_over_under_load_and_nothing_is_lost(tmp_path: P
     asyncio.run(scenario())
 
 
+def test_a_new_certificate_waits_its_turn_after_a_connect(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with at_work(tmp_path, connect_interval=1.0) as (site, endpoint, upstream):
+            site.install(site.authority.client("second", file="second"))
+            await upstream.until(lambda: upstream.certificates == [None])
+            first, second = endpoint.connects
+            assert second - first > 0.7, "one a second, less what a handshake may take"
+
+    asyncio.run(scenario())
+
+
 def of_a_stranger(site: Site, _endpoint: Guard) -> Pair:
     return site.stranger.client("new", file="new")
 
