@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import random
 import socket
+import ssl
+import struct
 import threading
 import time
 import tomllib
@@ -22,6 +24,7 @@ from lorabridge.upstream.aws_settings import AwsIotSettings
 from lorabridge.upstream.connection import Connection, ConnectionSettings, Message
 from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
 from lorabridge.upstream.format_settings import UplinkFormat
+from lorabridge.upstream.link import LinkReport
 from tests.mosquitto import free_port
 from tests.pki import Authority
 from tests.upstream.harness import ENDPOINT, GATEWAY, Upstream, link_settings, running
@@ -275,6 +278,44 @@ def test_a_connection_given_up_between_the_handshake_and_the_loop_is_closed(auth
         loop.close()
         server.join(20)
         assert ended.is_set(), f"the peer still waits for {given_up}"
+
+
+def test_a_peer_that_is_gone_when_connect_is_written_is_told_on_the_loop(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = server_context(authority, authority.server(ENDPOINT))
+    is_gone = threading.Event()
+    threads: list[int] = []
+    shake, drop = tls.PinnedContext.wrap_socket, Connection.drop
+
+    def serve(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        with context.wrap_socket(peer, server_side=True) as wrapped:
+            wrapped.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed by RST
+        is_gone.set()
+
+    def shake_and_wait(*args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        wrapped = shake(*args, **kwargs)
+        assert is_gone.wait(20)
+        return wrapped
+
+    def note(self: Connection, reason: LinkDown) -> None:
+        threads.append(threading.get_ident())
+        drop(self, reason)
+
+    async def connect(port: int) -> LinkReport:
+        async with running(link_settings(authority, port)) as upstream:
+            return await upstream.reported(lambda report: report.fault is not None)
+
+    monkeypatch.setattr(tls.PinnedContext, "wrap_socket", shake_and_wait)
+    monkeypatch.setattr(Connection, "drop", note)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=[listener])
+        server.start()
+        report = asyncio.run(connect(listener.getsockname()[1]))
+        server.join(20)
+    assert report.fault is LinkFault.CLOSED_BEFORE_CONNACK
+    assert set(threads) == {threading.get_ident()}
 
 
 def test_a_silent_network_is_noticed_by_the_keep_alive(authority: Authority) -> None:
