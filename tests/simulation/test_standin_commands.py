@@ -20,6 +20,7 @@ from lorabridge.upstream.pacing import Pace
 from lorabridge.upstream.subscriptions import SUBSCRIBE_TRIES
 from tests.mosquitto import Mosquitto, free_port
 from tests.pki import Authority
+from tests.servers import ending
 from tests.simulation.standin_help import ENDPOINT, GATEWAY, STATUS, TIMEOUT, UPLINK, new_pki
 
 COMMAND = f"lorabridge/{GATEWAY}/cmd/70b3d57ed0000001"
@@ -235,12 +236,9 @@ def test_a_broker_that_hangs_up_is_told_to_whoever_publishes(pki: Pki) -> None:
             writer.close()
 
         server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
         settings = StandInSettings(policies={})
-        async with StandIn(settings, pki=pki, broker=("127.0.0.1", port)) as standin:
+        async with ending(server) as port, StandIn(settings, pki=pki, broker=("127.0.0.1", port)) as standin:
             with pytest.raises(ConnectionResetError):
                 await standin.publish(COMMAND, b"")
-        server.close()
-        await server.wait_closed()
 
     asyncio.run(order())

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from tests.pki import Authority, Pair
+from tests.servers import ending
 
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = 1, 2, 3, 4, 8, 9, 12, 13, 14
 
@@ -170,9 +171,5 @@ def handshaking(context: ssl.SSLContext) -> Iterator[int]:
 @asynccontextmanager
 async def serving(endpoint: ScriptedEndpoint, context: ssl.SSLContext | None) -> AsyncIterator[ScriptedEndpoint]:
     server = await asyncio.start_server(endpoint._serve, "127.0.0.1", 0, ssl=context)
-    endpoint.port = server.sockets[0].getsockname()[1]
-    try:
+    async with ending(server) as endpoint.port:
         yield endpoint
-    finally:
-        server.close()
-        await server.wait_closed()

@@ -18,6 +18,7 @@ from lorabridge.upstream import faults, tls
 from lorabridge.upstream.faults import LinkFault, LinkState, fault_of_error
 from tests.mosquitto import free_port
 from tests.pki import DAY, Authority
+from tests.servers import ending
 from tests.upstream.harness import ENDPOINT, GATEWAY, Upstream, link_settings, running
 from tests.upstream.scripted_endpoint import ScriptedEndpoint, handshaking, server_context, serving
 
@@ -205,8 +206,8 @@ async def _against(
     fault: LinkFault,
 ) -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        await named_twice(link_settings(authority, server.sockets[0].getsockname()[1]), fault)
+    async with ending(server) as port:
+        await named_twice(link_settings(authority, port), fault)
 
 
 def test_a_server_that_never_finishes_the_handshake_is_left_in_time(authority: Authority) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorabridge.upstream.http import MAX_BODY, MAX_HEAD, BadResponseError, HttpConnection, Response, parse_head
+from tests.servers import end
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -35,8 +36,7 @@ async def answers(*pieces: bytes) -> tuple[Response, bool, bytes]:
         return response, connection.goes_on, bytes(asked)
     finally:
         connection.close()
-        server.close()
-        await server.wait_closed()
+        await end(server)
 
 
 def understood(*pieces: bytes) -> tuple[int, bytes, bool]:

@@ -28,6 +28,7 @@ from lorabridge.upstream.link import LinkReport
 from lorabridge.upstream.topics import Topics
 from tests.mosquitto import Mosquitto, free_port
 from tests.pki import Authority
+from tests.servers import ending
 from tests.upstream.harness import ENDPOINT, GATEWAY, UPLINK_TOPIC, MemoryOutbox, Upstream, link_settings
 from tests.upstream.https_endpoint import HttpsEndpoint, https_endpoint
 from tests.upstream.scripted_endpoint import ScriptedEndpoint, handshaking, server_context, serving
@@ -298,7 +299,7 @@ class TestPublishing:
         async def suffer() -> None:
             context = server_context(authority, authority.server(ENDPOINT))
             server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-            async with server, publishing(https_settings(authority, server.sockets[0].getsockname()[1])) as work:
+            async with ending(server) as port, publishing(https_settings(authority, port)) as work:
                 work.commit(1)
                 await work.trouble(LinkFault.PROTOCOL_REFUSED)
                 assert work.outbox.finished == []

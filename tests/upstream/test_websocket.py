@@ -26,6 +26,7 @@ from lorabridge.upstream.faults import LinkFault, LinkState
 from lorabridge.upstream.websocket import WebSocketClient
 from tests.mosquitto import Mosquitto, publishing, watching
 from tests.pki import Authority
+from tests.servers import ending
 from tests.upstream.harness import (
     DEVICE,
     ENDPOINT,
@@ -341,15 +342,12 @@ async def against(script: Script, authority: Authority, contexts: Contexts, **mo
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=contexts[1])
-    port = server.sockets[0].getsockname()[1]
-    try:
-        async with (
-            lending(contexts[0]) as lender,
-            running(settings_for(authority, port, lender.port, **more)) as upstream,
-        ):
-            yield upstream
-    finally:
-        server.close()
+    async with (
+        ending(server) as port,
+        lending(contexts[0]) as lender,
+        running(settings_for(authority, port, lender.port, **more)) as upstream,
+    ):
+        yield upstream
     assert bugs == []
 
 

@@ -18,6 +18,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from lorabridge.upstream.sigv4 import TemporaryCredentials, websocket_target
+from tests.servers import ending
 
 SECRET = "only/the+signer=knows"
 REGION = "eu-west-1"
@@ -121,11 +122,8 @@ class Relay:
 async def lending(context: ssl.SSLContext) -> AsyncIterator[Lender]:
     lender = Lender()
     server = await asyncio.start_server(lender.serve, "127.0.0.1", 0, ssl=context)
-    lender.port = server.sockets[0].getsockname()[1]
-    try:
+    async with ending(server) as lender.port:
         yield lender
-    finally:
-        server.close()
 
 
 @asynccontextmanager

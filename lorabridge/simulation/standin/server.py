@@ -156,6 +156,8 @@ class StandIn:
         if self._opening is not None:
             await self._opening
         self._close_servers()
+        for _turn in range(2):  # what was accepted a moment ago is a client in the next turns, and cut at once
+            await asyncio.sleep(0)
         for activation in self._activations:
             activation.cancel()
         for client in list(self._clients.values()):
