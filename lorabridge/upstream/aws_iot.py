@@ -272,8 +272,14 @@ class AwsIot:
             self._pacing.note(time.monotonic())
         self._counters["connections"] += 1
         connection = Connection(self._connection_settings(choice), owner, self._clock)
+        connection.down.add_done_callback(lambda _: self._note_connect(connection))
         connection.dial()
         return connection
+
+    def _note_connect(self, connection: Connection) -> None:
+        """Dialling may have taken long: what counts at the endpoint is when CONNECT left."""
+        if connection.connect_sent_at is not None:
+            self._pacing.note(connection.connect_sent_at)
 
     def accepted(self, connection: Connection) -> None:
         """The endpoint accepted the new connection, and so ends the old one: what is under way there is sent again."""

@@ -114,6 +114,8 @@ class Connection:
         self.unacknowledged: dict[int, tuple[int, float]] = {}
         """Key and time of each publish without a PUBACK, by packet id, the oldest first."""
         self.is_dialling = False
+        self.connect_sent_at: float | None = None
+        """When CONNECT was handed to the network, in the loop's time."""
         self._handing_over = threading.Lock()
         self._has_dialled = False
         self._is_given_up = False
@@ -202,6 +204,7 @@ class Connection:
             sock = self._client.socket()
             self._descriptor = -1 if sock is None else sock.fileno()
             self._loop.add_reader(self._descriptor, self._guard, self._read)
+            self.connect_sent_at = self._loop.time()
             self._guard(self.flush)
             if isinstance(sock, WebSocket):  # the kernel is silent about what came right behind its handshake
                 self._guard(self._read)

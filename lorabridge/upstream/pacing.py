@@ -52,8 +52,8 @@ class ConnectPacing:
         self._last_try = now
 
     def note(self, now: float) -> None:
-        """A CONNECT goes now beside the connection that works: no failure, but no other may follow at once."""
-        self._last_try = now
+        """A CONNECT went at `now`: no failure, but no other may follow at once."""
+        self._last_try = now if self._last_try is None else max(self._last_try, now)
 
     def reset(self) -> None:
         """The link has proved itself."""

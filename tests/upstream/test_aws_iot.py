@@ -280,6 +280,30 @@ def test_a_connection_given_up_between_the_handshake_and_the_loop_is_closed(auth
         assert ended.is_set(), f"the peer still waits for {given_up}"
 
 
+def test_a_connect_that_left_late_keeps_the_next_one_away_from_it(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dial, delays = socket.create_connection, [0.6]
+
+    def slow_at_first(*args: Any, **kwargs: Any) -> socket.socket:
+        time.sleep(delays.pop() if delays else 0.0)
+        return dial(*args, **kwargs)
+
+    async def connect() -> list[float]:
+        endpoint = ScriptedEndpoint(connack=b"")
+        context = server_context(authority, authority.server(ENDPOINT))
+        async with (
+            serving(endpoint, context),
+            running(link_settings(authority, endpoint.port), connect_interval=0.5),
+        ):
+            await endpoint.until(lambda: len(endpoint.connects) >= 2)
+        return endpoint.connects
+
+    monkeypatch.setattr(socket, "create_connection", slow_at_first)
+    first, second, *_ = asyncio.run(connect())
+    assert second - first >= 0.45
+
+
 def test_a_peer_that_is_gone_when_connect_is_written_is_told_on_the_loop(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
