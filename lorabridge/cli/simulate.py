@@ -22,7 +22,7 @@ from lorabridge.settings import Duration
 from lorabridge.simulation.cast import NET_ID
 from lorabridge.simulation.delivery import Delivery
 from lorabridge.simulation.fleet import FleetSettings
-from lorabridge.simulation.pki import Pki, make_pki
+from lorabridge.simulation.pki import WARNING, Pki, make_pki
 from lorabridge.simulation.scenario import DEVICE_FILE, RECORDINGS
 from lorabridge.simulation.score import Score, read_expected
 from lorabridge.simulation.standin import StandIn, StandInSettings, gateway_policy
@@ -187,6 +187,7 @@ def _config(args: argparse.Namespace, folder: Path, pki: Pki, port: int, names: 
             ca_file=str(pki.ca_file),
             certificate_file=str(pki.gateway.certificate),
             private_key_file=str(pki.gateway.key),
+            certificate_warning=Duration(WARNING),
         ),
         report=ReportSettings(stats_interval=Duration(5), security_interval=Duration(5)),
         radios=radios,

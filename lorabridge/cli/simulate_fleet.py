@@ -26,7 +26,7 @@ from lorabridge.simulation.clock import SimulatedClock
 from lorabridge.simulation.device_session import Flaw
 from lorabridge.simulation.fleet import Fleet, FleetSettings
 from lorabridge.simulation.fleet_cast import FLEET_ADDRESS_RANGE
-from lorabridge.simulation.pki import Pki
+from lorabridge.simulation.pki import WARNING, Pki
 from lorabridge.simulation.standin import StandIn
 from lorabridge.store.database import Store, StoreSettings
 from lorabridge.upstream.aws_settings import AwsIotSettings
@@ -220,6 +220,7 @@ class LiveRun:
                 ca_file=str(place.pki.ca_file),
                 certificate_file=str(place.pki.gateway.certificate),
                 private_key_file=str(place.pki.gateway.key),
+                certificate_warning=Duration(WARNING),
             ),
             report=ReportSettings(stats_interval=Duration(5), security_interval=Duration(5)),
             radios=(SemtechUdpSettings(name="udp", port=self._port),),

@@ -13,7 +13,7 @@ import msgspec
 
 from lorabridge.daemon import log
 from lorabridge.errors import ConfigError, Problem
-from lorabridge.simulation.pki import Pair, Pki, make_pki, new_ec_key
+from lorabridge.simulation.pki import WARNING, Pair, Pki, make_pki, new_ec_key
 from lorabridge.simulation.standin import Event, Policy, StandIn, StandInSettings, Template, claim_policy, thing_policy
 from lorabridge.simulation.standin.quotas import BYTES_PER_SECOND
 
@@ -148,6 +148,7 @@ def _connection(args: argparse.Namespace, pki: Pki, standin: StandIn) -> dict[st
         "ca_file": str(pki.ca_file.resolve()),
         "certificate_file": str(pki.gateway.certificate.resolve()),
         "private_key_file": str(pki.gateway.key.resolve()),
+        "certificate_warning": f"{WARNING}s",
     }
 
 

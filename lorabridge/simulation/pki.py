@@ -21,6 +21,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 LIFETIME = timedelta(days=1)
+WARNING = 3600
+"""Seconds before its end at which a gateway warns of such a certificate: it lasts for a day only."""
 _BACKDATED = timedelta(hours=1)
 _ORGANISATION = "lorabridge throw-away test PKI"
 

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from lorabridge.simulation.pki import make_pki
+from lorabridge.simulation.pki import WARNING, make_pki
 from lorabridge.simulation.standin.policy import gateway_policy
 from lorabridge.simulation.standin.server import StandIn, StandInSettings
 from tests.bench.fleet import NET_ID
@@ -198,6 +198,7 @@ def start_bridge(
         f'[aws_iot]\nendpoint = "{ENDPOINT}"\nconnect_address = "127.0.0.1:{mqtt_port}"\n'
         f'ca_file = "{made.pki.ca_file}"\ncertificate_file = "{made.pki.gateway.certificate}"\n'
         f'private_key_file = "{made.pki.gateway.key}"\nthing_name = "{GATEWAY_ID}"\n'
+        f'certificate_warning = "{WARNING}s"\n'
         f"{aws_iot}"
         'backoff_base = "100ms"\nbackoff_cap = "1s"\n'
         f'[report]\nstatus_socket = "{os.path.relpath(folder, ROOT)}/status.sock"\n'

@@ -61,7 +61,11 @@ def test_what_it_prints_is_what_a_client_needs_and_what_arrives_is_shown(tmp_pat
     with serving(folder, "--json", "--template", "gateways") as process:
         settings = told(process, "listening")["aws_iot"]
         ca_file, port = Path(settings["ca_file"]), int(settings["connect_address"].rpartition(":")[2])
-        assert (settings["endpoint"], settings["thing_name"]) == ("localhost", "gw-1")
+        assert (settings["endpoint"], settings["thing_name"], settings["certificate_warning"]) == (
+            "localhost",
+            "gw-1",
+            "3600s",
+        )
         gateway = Pair(Path(settings["certificate_file"]), Path(settings["private_key_file"]), "")
         with paho_at(ca_file, port, gateway, "localhost") as client:
             client.ready().publish(STATUS, b'{"state":"online"}')

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from lorabridge.simulation.cast import NET_ID
-from lorabridge.simulation.pki import Pki
+from lorabridge.simulation.pki import WARNING, Pki
 from lorabridge.simulation.standin import Policy
 from lorabridge.store.key_wrap import DEFAULT_FILE as KEY_ENCRYPTION_KEY
 from tests.mosquitto import Mosquitto, free_port
@@ -218,6 +218,7 @@ class Installation:
             f'[aws_iot]\nendpoint = "{ENDPOINT}"\nconnect_address = "127.0.0.1:{self.site.port}"\n'
             f'ca_file = "{pki.ca_file}"\ncertificate_file = "{pki.gateway.certificate}"\n'
             f'private_key_file = "{pki.gateway.key}"\nthing_name = "{GATEWAY}"\n'
+            f'certificate_warning = "{WARNING}s"\n'
             "max_publishes_per_second = 0\nmax_bytes_per_second = 0\n"
             f'backoff_base = "100ms"\nbackoff_cap = "1s"\n{aws_iot}\n'
             f'[report]\nstatus_socket = "{self.folder}/status.sock"\n'
