@@ -138,10 +138,13 @@ class Pki:
     """What both ends of one run need; `endpoints` signs for the stand-in, `devices` for gateways."""
 
     endpoint: str
+    credentials_endpoint: str
     endpoints: Authority
     devices: Authority
     server_rsa: Pair
     server_ecdsa: Pair
+    server_credentials: Pair
+    """Of the credentials provider, which has a name of its own."""
     gateway: Pair
 
     @property
@@ -156,14 +159,23 @@ def make_pki(folder: Path, *, endpoint: str, gateway_id: str, now: datetime | No
     now = now or datetime.now(UTC)
     endpoints = Authority(folder, "Test Root of the Endpoint", now)
     devices = Authority(folder, "Test Root of Devices", now)
+    credentials_endpoint = credentials_name(endpoint)
     return Pki(
         endpoint=endpoint,
+        credentials_endpoint=credentials_endpoint,
         endpoints=endpoints,
         devices=devices,
         server_rsa=endpoints.server(endpoint, new_rsa_key(), "server-rsa"),
         server_ecdsa=endpoints.server(endpoint, new_ec_key(), "server-ecdsa"),
+        server_credentials=endpoints.server(credentials_endpoint, new_ec_key(), "server-credentials"),
         gateway=devices.client(gateway_id, new_ec_key(), "gateway"),
     )
+
+
+def credentials_name(endpoint: str) -> str:
+    """A name for the credentials provider that goes with one of AWS IoT's; any other endpoint has it below itself."""
+    account, iot, rest = endpoint.partition(".iot.")
+    return f"{account.removesuffix('-ats')}.credentials{iot}{rest}" if iot else f"credentials.{endpoint}"
 
 
 def new_ec_key() -> ec.EllipticCurvePrivateKey:

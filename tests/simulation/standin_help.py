@@ -19,14 +19,25 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from lorabridge.simulation.pki import Pair, Pki, make_pki
-from lorabridge.simulation.standin import Event, Happening, Policy, Refusal, StandIn, StandInSettings, gateway_policy
+from lorabridge.simulation.standin import (
+    Event,
+    Happening,
+    Policy,
+    Refusal,
+    Role,
+    StandIn,
+    StandInSettings,
+    gateway_policy,
+)
 
 ENDPOINT = "test-ats.iot.eu-west-1.amazonaws.com"
+CREDENTIALS = "test.credentials.iot.eu-west-1.amazonaws.com"
 GATEWAY = "gw-1"
 UPLINK = f"lorabridge/{GATEWAY}/uplink/70b3d57ed0000001"
 STATUS = f"lorabridge/{GATEWAY}/status"
 COMMANDS = f"lorabridge/{GATEWAY}/command/#"
 TIMEOUT = 20
+ROLE = "lorabridge"
 
 
 class Running:
@@ -84,6 +95,23 @@ def generous_policy() -> Policy:
     return msgspec.structs.replace(
         gateway_policy(GATEWAY), subscribe=(COMMANDS, "lorabridge/*"), receive=("lorabridge/*",)
     )
+
+
+def lending(pki: Pki, policy: Policy | None = None, **role: Any) -> dict[str, Any]:
+    """Settings with a role that the gateway's certificate may assume."""
+    policy = msgspec.structs.replace(policy or generous_policy(), assume_role=(ROLE,))
+    return {"policies": {pki.gateway.fingerprint: policy}, "roles": {ROLE: Role(**role)}}
+
+
+def websocket_table(standin: StandIn, **changes: str) -> str:
+    """`transport` and the table of `[aws_iot.websocket]`, for the end of `[aws_iot]`."""
+    lines = {
+        "credentials_endpoint": CREDENTIALS,
+        "connect_address": f"127.0.0.1:{standin.credentials_port}",
+        "role_alias": ROLE,
+        "region": "eu-west-1",
+    } | changes
+    return 'transport = "websocket"\n[aws_iot.websocket]\n' + "".join(f'{name} = "{lines[name]}"\n' for name in lines)
 
 
 @contextmanager

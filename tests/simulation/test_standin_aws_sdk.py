@@ -24,13 +24,13 @@ from lorabridge.simulation.standin.screen import MAX_PACKET
 from lorabridge.simulation.standin.services.jobs import JobStatus
 from tests.mosquitto import Mosquitto
 from tests.pki import Authority
-from tests.simulation.standin_help import ENDPOINT, GATEWAY, UPLINK, Running, new_pki, running
+from tests.simulation.standin_help import CREDENTIALS, ENDPOINT, GATEWAY, ROLE, UPLINK, Running, lending, new_pki, running
 from tests.simulation.test_standin_provisioning import pair_of, pem_of, signing_request
 
 if os.environ.get("CI") != "true":
     pytest.importorskip("awsiot", reason="awsiotsdk is not installed")
 
-from awscrt import http, mqtt, mqtt5, mqtt_request_response
+from awscrt import auth, http, io, mqtt, mqtt5, mqtt_request_response
 from awscrt.exceptions import AwsCrtError
 from awsiot import (
     ServiceStreamOptions,
@@ -89,9 +89,12 @@ def proxy(standin: Running) -> Iterator[int]:
 
 
 @contextmanager
-def proxying(standin: Running) -> Iterator[int]:
-    """Takes CONNECT requests for the endpoint; the port that is asked for says which of the stand-in's."""
-    ports = {8883: standin.standin.port, 443: standin.standin.alpn_port}
+def proxying(standin: Running, *, websocket: bool = False) -> Iterator[int]:
+    """Takes CONNECT requests; name and port that are asked for say which of the stand-in's ports is meant."""
+    found = standin.standin
+    ports = {(ENDPOINT, 8883): found.port, (ENDPOINT, 443): found.alpn_port}
+    if websocket:
+        ports |= {(ENDPOINT, 443): found.websocket_port, (CREDENTIALS, 443): found.credentials_port}
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threads: list[threading.Thread] = []
 
@@ -114,15 +117,14 @@ def proxying(standin: Running) -> Iterator[int]:
                 thread.join(LIMIT)
 
 
-def tunnel(client: socket.socket, ports: dict[int, int]) -> None:
+def tunnel(client: socket.socket, ports: dict[tuple[str, int], int]) -> None:
     """One CONNECT request (RFC 9110 §9.3.6), then bytes both ways until both have ended."""
     with client:
         head = b""
         while b"\r\n\r\n" not in head and (more := client.recv(4096)):
             head += more
-        asked = head.split(b" ")[1].rpartition(b":")
-        assert asked[0] == ENDPOINT.encode()
-        with socket.create_connection(("127.0.0.1", ports[int(asked[2])])) as upstream:
+        name, _, port = head.split(b" ")[1].decode().rpartition(":")
+        with socket.create_connection(("127.0.0.1", ports[name, int(port)])) as upstream:
             client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
             back = threading.Thread(target=pump, args=[upstream, client])
             back.start()
@@ -356,3 +358,34 @@ def request_options() -> Any:
     return mqtt_request_response.ClientOptions(
         max_request_response_subscriptions=4, max_streaming_subscriptions=2, operation_timeout_in_seconds=LIMIT
     )
+
+
+def test_over_a_signed_websocket_it_publishes_with_the_credentials_that_the_stand_in_lends(pki: Pki) -> None:
+    with running(pki, **lending(pki)) as standin, proxying(standin, websocket=True) as port:
+        options = http.HttpProxyOptions("127.0.0.1", port, connection_type=http.HttpProxyConnectionType.Tunneling)
+        tls = io.TlsContextOptions.create_client_with_mtls_from_path(
+            str(pki.gateway.certificate), str(pki.gateway.key)
+        )
+        tls.override_default_trust_store_from_path(ca_filepath=str(pki.ca_file))
+        role = auth.AwsCredentialsProvider.new_x509(
+            endpoint=CREDENTIALS,
+            thing_name=GATEWAY,
+            role_alias=ROLE,
+            tls_ctx=io.ClientTlsContext(tls),
+            http_proxy_options=options,
+        )
+        connection = mqtt_connection_builder.websockets_with_default_aws_signing(
+            region="eu-west-1",
+            credentials_provider=role,
+            endpoint=ENDPOINT,
+            ca_filepath=str(pki.ca_file),
+            client_id=GATEWAY,
+            clean_session=True,
+            http_proxy_options=options,
+        )
+        connection.connect().result(LIMIT)
+        published, _ = connection.publish(UPLINK, b"over a WebSocket", mqtt.QoS.AT_LEAST_ONCE)
+        published.result(LIMIT)
+        connection.disconnect().result(LIMIT)
+        assert standin.published == [(UPLINK, b"over a WebSocket")]
+        assert standin.standin.counters["lent"] == 1

@@ -7,6 +7,7 @@ from lorabridge.simulation.standin.events import Event, Happening, Refusal
 from lorabridge.simulation.standin.hello import ClientHello
 from lorabridge.simulation.standin.policy import Policy, claim_policy, gateway_policy, thing_policy
 from lorabridge.simulation.standin.server import StandIn, StandInSettings
+from lorabridge.simulation.standin.services.lending import Role
 from lorabridge.simulation.standin.services.provisioning import Template
 from lorabridge.simulation.standin.tls_front import TlsRules
 
@@ -16,6 +17,7 @@ __all__ = [
     "Happening",
     "Policy",
     "Refusal",
+    "Role",
     "StandIn",
     "StandInSettings",
     "Template",

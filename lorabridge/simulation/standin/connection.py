@@ -1,121 +1,49 @@
-"""One client at the front: TLS, the screens, and its connection to the broker behind."""
+"""One client of MQTT at the front: the screens, and its connection to the broker behind."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ssl
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import cast
+from http import HTTPStatus
+
+from websockets.http11 import Request
 
 from lorabridge.simulation.standin import mqtt_wire as wire
 from lorabridge.simulation.standin.broker_side import BrokerSide
-from lorabridge.simulation.standin.events import Happening, Journal, Refusal
-from lorabridge.simulation.standin.hello import HelloReader, MalformedHello
+from lorabridge.simulation.standin.events import Happening, Refusal
+from lorabridge.simulation.standin.front import Front
 from lorabridge.simulation.standin.policy import Policy
-from lorabridge.simulation.standin.quotas import Limits, Throughput
-from lorabridge.simulation.standin.screen import ClientScreen, Observer, Passed
+from lorabridge.simulation.standin.quotas import Throughput
+from lorabridge.simulation.standin.screen import ClientScreen, Passed
 from lorabridge.simulation.standin.services.certificates import fingerprint_of
-from lorabridge.simulation.standin.tls_front import TlsRules, TlsSide, build_alert, find_alert, hello_refusal
-
-_LINGER = 1.0
-"""Seconds that a client has to read our last words: closing with unread bytes would reset the connection."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Front:
-    """What all connections of one stand-in share."""
-
-    endpoint: str
-    rules: TlsRules
-    admit: Callable[[bytes], Policy | Refusal]
-    """The policy of a certificate (DER), or why it is refused."""
-    answer: Callable[[ClientSide, str, bytes], None]
-    """Has a service answer a request: its topic and its payload."""
-    limits: Limits
-    setup_timeout: float
-    new_context: Callable[[bool], ssl.SSLContext]
-    dial: Callable[[Callable[[], BrokerSide]], Awaitable[tuple[asyncio.Transport, BrokerSide]]]
-    observer: Observer | None
-    journal: Journal
-    by_client_id: dict[str, ClientSide]
+from lorabridge.simulation.standin.services.lending import FORBIDDEN, Lease
+from lorabridge.simulation.standin.tls_end import TlsEnd
+from lorabridge.simulation.standin.tls_front import Door, TlsSide
+from lorabridge.simulation.standin.websocket import BadWebSocket, WebSocketEnd
 
 
-class ClientSide(asyncio.Protocol):
-    """The client's end. asyncio has set TCP_NODELAY on both sockets."""
+class ClientSide(TlsEnd):
+    """The client's end of MQTT, right within TLS or within a WebSocket there."""
 
-    def __init__(self, front: Front, number: int, *, needs_alpn: bool, stalled: bool) -> None:
-        self._front = front
-        self._number = number
-        self._needs_alpn = needs_alpn
-        self._loop = asyncio.get_running_loop()
-        self._hello: HelloReader | None = HelloReader()
-        self._tls: TlsSide | None = None
+    def __init__(self, front: Front, number: int, door: Door, *, stalled: bool) -> None:
+        super().__init__(front, number, door, stalled=stalled)
+        self._websocket: WebSocketEnd | None = None
+        self._lease: Lease | None = None
+        self._lease_ends: asyncio.TimerHandle | None = None
         self._screen: ClientScreen | None = None
         self._broker: BrokerSide | None = None
         self._dialling: asyncio.Task[None] | None = None
         self._is_dialling = False
         self._for_broker: list[bytes] = []
-        self._transport: asyncio.Transport | None = None
-        self._is_closing = False
-        self._stalled = stalled
-        self._reads_held_by: set[str] = {"stall"} if stalled else set()
-        self._heard_at = self._loop.time()
-        self._timer: asyncio.TimerHandle | None = None
         self._throughput = Throughput(front.limits.bytes_per_second)
         self._brake: asyncio.TimerHandle | None = None
         self._is_connected = False
-        self.closed: asyncio.Future[None] = self._loop.create_future()
-
-    # What asyncio calls.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for a ClientHello."""
-        self._transport = cast("asyncio.Transport", transport)
-        if self._is_closing:
-            self._transport.abort()
-            return
-        self._timer = self._loop.call_later(self._front.setup_timeout, self._tick)
-        self._hold_reads()
-
-    def data_received(self, data: bytes) -> None:
-        """Records of TLS."""
-        if self._is_closing:
-            return
-        self._heard_at = self._loop.time()
-        if self._hello is not None and not self._greet(self._hello, data):
-            return
-        if self._tls is None:
-            self._tls = TlsSide(self._front.new_context(self._needs_alpn))
-        try:
-            plaintext = self._tls.receive(data)
-        except ssl.SSLError as error:
-            self._refuse_tls(self._tls, error)
-            return
-        if self._screen is None and self._tls.handshake_done and not self._admit(self._tls):
-            return
-        if plaintext and self._screen is not None:
-            self._charge(len(plaintext))
-            self._pass_on(self._screen, self._screen.screen(plaintext, self._heard_at))
-        self._flush()
-        if self._tls.peer_closed:
-            self._farewell("close_notify")
-            self.finish()
-
-    def eof_received(self) -> None:
-        """The client has closed: asyncio closes our end."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The end; without a DISCONNECT the broker sends the last will."""
-        for handle in (self._timer, self._brake):
+        for handle in (self._brake, self._lease_ends):
             if handle is not None:
                 handle.cancel()
-        self._transport = None
-        self._farewell(str(exc or ""))
-        self._is_closing = True
-        self._leave_broker()
-        self._settle()
+        super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """The client reads slowly: so do we read from the broker."""
@@ -129,50 +57,62 @@ class ClientSide(asyncio.Protocol):
 
     # The stages of a connection.
 
-    def _greet(self, reader: HelloReader, data: bytes) -> bool:
-        """Read the ClientHello as it comes; whether OpenSSL may go on with it."""
-        refusal: Refusal | None = Refusal.MALFORMED_HELLO
-        detail = ""
-        try:
-            hello = reader.feed(data)
-        except MalformedHello as error:
-            detail = str(error)
-        else:
-            if hello is None:
-                return True
-            self._hello = None
-            self._front.journal.record(self._number, Happening.CLIENT_HELLO, hello=hello)
-            refusal = hello_refusal(self._front.rules, self._front.endpoint, hello, needs_alpn=self._needs_alpn)
-            detail = repr(hello.server_name)
-        if refusal is None:
+    def _secured(self, tls: TlsSide) -> bool:
+        """Find the policy of the certificate; whether there is one. A WebSocket is judged by its signature."""
+        if self._door is Door.WEBSOCKET:
+            self._websocket = WebSocketEnd()
             return True
-        alert, record = build_alert(refusal)
-        self._front.journal.record(self._number, Happening.REFUSED, refusal=refusal, alert=alert, detail=detail)
-        self._write(record)
-        self.finish()
-        return False
-
-    def _refuse_tls(self, tls: TlsSide, error: ssl.SSLError) -> None:
-        records = tls.outgoing()
-        self._front.journal.record(
-            self._number,
-            Happening.REFUSED,
-            refusal=Refusal.TLS,
-            alert=None if tls.handshake_done else find_alert(records),
-            detail=error.reason or "",
-        )
-        self._write(records)
-        self.finish()
-
-    def _admit(self, tls: TlsSide) -> bool:
-        """Find the policy of the certificate; whether there is one."""
         policy = self._front.admit(tls.peer_certificate)
-        self._front.journal.record(self._number, Happening.HANDSHAKE_DONE, detail=tls.description)
         if isinstance(policy, Refusal):
             self._refuse(policy, fingerprint_of(tls.peer_certificate))
             return False
-        self._screen = ClientScreen(policy, self._front.observer, self._front.limits)
+        self._open(policy)
         return True
+
+    def _open(self, policy: Policy) -> None:
+        self._screen = ClientScreen(policy, self._front.observer, self._front.limits)
+
+    def _heard(self, plaintext: bytes) -> None:
+        """Packets of MQTT, or frames that hold them."""
+        if self._websocket is not None:
+            plaintext = self._unframe(self._websocket, plaintext)
+        if plaintext and self._screen is not None:
+            self._charge(len(plaintext))
+            self._pass_on(self._screen, self._screen.screen(plaintext, self._heard_at))
+
+    def _unframe(self, websocket: WebSocketEnd, data: bytes) -> bytes:
+        """The MQTT in frames; the handshake is judged here, once."""
+        try:
+            request = websocket.receive(data)
+            if request is not None:
+                self._judge(websocket, request)
+        except BadWebSocket as error:
+            self._say(websocket.outgoing())
+            self._refuse(Refusal.WEBSOCKET, str(error))
+            return b""
+        self._say(websocket.outgoing())
+        if websocket.is_over:
+            self._over("WebSocket closed")
+            self.finish()
+        return websocket.take()
+
+    def _judge(self, websocket: WebSocketEnd, request: Request) -> None:
+        """Open the WebSocket for who has signed rightly. Raises BadWebSocket."""
+        lease = self._front.lending.judge(request.path, dict(request.headers.raw_items()), self._front.clock())
+        if isinstance(lease, Refusal):
+            websocket.answer(HTTPStatus.FORBIDDEN, FORBIDDEN)
+            self._say(websocket.outgoing())
+            self._refuse(lease)
+            return
+        websocket.accept()
+        self._lease = lease
+        self._lease_ends = self._loop.call_later(lease.ends - self._front.clock(), self.end, Refusal.CREDENTIALS)
+        self._open(lease.policy)
+
+    def end_lease(self) -> None:
+        """The credentials of this connection have ended."""
+        if self._lease is not None:
+            self.end(Refusal.CREDENTIALS)
 
     def _pass_on(self, screen: ClientScreen, passed: Passed) -> None:
         """Carry out what the screen decided."""
@@ -239,7 +179,7 @@ class ClientSide(asyncio.Protocol):
         finally:
             self._is_dialling = False
         if self._is_closing or self._broker is None:
-            self._leave_broker()
+            self._leave()
             self._settle()
             return
         self._broker.hold_reads("stall", hold=self._stalled)
@@ -264,10 +204,6 @@ class ClientSide(asyncio.Protocol):
             self.end(Refusal.KEEP_ALIVE if self._broker is not None else Refusal.SETUP_TIMEOUT)
         else:
             self._timer = self._loop.call_later(max(left, patience / 10), self._tick)
-
-    def _refuse(self, refusal: Refusal, detail: str = "") -> None:
-        self._front.journal.record(self._number, Happening.REFUSED, refusal=refusal, detail=detail)
-        self.finish()
 
     # What the broker's end and the stand-in call.
 
@@ -332,53 +268,22 @@ class ClientSide(asyncio.Protocol):
         self._flush()
         self.cut()
 
-    def cut(self) -> None:
-        """Be gone at once, as a cut cable; the broker sends the last will."""
-        if not self._is_closing:
-            self._front.journal.record(self._number, Happening.CUT)
-        self._is_closing = True
-        self._leave_broker()
-        if self._transport is not None:
-            self._transport.abort()
-
     def abort_broker(self) -> None:
         """Drop what the broker does not take."""
         if self._broker is not None:
             self._broker.abort()
 
     def send(self, plaintext: bytes) -> None:
-        """Encrypt for the client; `_flush` sends."""
-        if self._tls is not None and not self._is_closing and plaintext:
-            self._tls.send(plaintext)
+        """Packets for the client; `_flush` sends."""
+        self._say(plaintext if self._websocket is None else self._websocket.frame(plaintext))
 
     def finish(self) -> None:
         """Close in good order: what was said so far arrives, on both sides."""
-        if self._is_closing or self._transport is None:
-            return
-        if self._tls is not None:
-            self._tls.close()
-            self._flush()
-        self._is_closing = True
-        self._leave_broker()
-        if self._timer is not None:
-            self._timer.cancel()
-        if not self._transport.is_closing():
-            self._timer = self._loop.call_later(_LINGER, self._transport.abort)
-            self._transport.resume_reading()
-            with contextlib.suppress(OSError):  # the client has reset the connection: reading will tell
-                self._transport.write_eof()
+        if self._websocket is not None:
+            self._say(self._websocket.close())
+        super().finish()
 
-    def hold_reads(self, reason: str, *, hold: bool) -> None:
-        """Stop reading from the client while any reason holds."""
-        (self._reads_held_by.add if hold else self._reads_held_by.discard)(reason)
-        self._hold_reads()
-
-    def _hold_reads(self) -> None:
-        if self._transport is None or self._is_closing:
-            return
-        (self._transport.pause_reading if self._reads_held_by else self._transport.resume_reading)()
-
-    def _leave_broker(self) -> None:
+    def _leave(self) -> None:
         """What is written goes out first; without a DISCONNECT among it the broker sends the last will."""
         if self._broker is not None:
             self._flush_to_broker()
@@ -386,22 +291,17 @@ class ClientSide(asyncio.Protocol):
 
     def _settle(self) -> None:
         """Nothing of this connection is left, on either side."""
-        if self._transport is None and self._broker is None and not self._is_dialling and not self.closed.done():
-            self.closed.set_result(None)
+        if self._broker is None and not self._is_dialling:
+            super()._settle()
+
+    def _over(self, detail: str) -> None:
+        self._farewell(detail)
 
     def _farewell(self, detail: str, otherwise: Happening = Happening.LOST) -> None:
         """Note how MQTT ended, unless that is known already."""
         if not self._is_closing and self._screen is not None:
             kind = Happening.DISCONNECTED if self._screen.said_goodbye else otherwise
             self._front.journal.record(self._number, kind, detail=detail)
-
-    def _flush(self) -> None:
-        if self._tls is not None:
-            self._write(self._tls.outgoing())
-
-    def _write(self, records: bytes) -> None:
-        if records and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(records)
 
     def _screen_name(self) -> str:
         connect = self._screen.connect if self._screen is not None else None

@@ -31,6 +31,7 @@ class Happening(enum.Enum):
     ACTIVATED = "activated"
     REQUEST = "request"
     REPLY = "reply"
+    LENT = "lent"
 
 
 class Refusal(enum.Enum):
@@ -52,6 +53,17 @@ class Refusal(enum.Enum):
     TLS = "tls", "OpenSSL refused the handshake or a record; the alert is the one that it sent"
     UNKNOWN_CERTIFICATE = "unknown_certificate", "a valid certificate that no policy is attached to"
     NOT_ACTIVE = "not_active", "a certificate that was registered just in time, or made for a claim, and is not active"
+    NO_REQUEST = "no_request", "what came to the credentials provider is no request for credentials: HTTP 400"
+    ROLE_ALIAS = "role_alias", "no role has this alias: HTTP 404"
+    ASSUME_ROLE = (
+        "assume_role",
+        "no right to the credentials of this role alias (iot:AssumeRoleWithCertificate): HTTP 403",
+    )
+    THING_NAME = "thing_name", "the thing that is named is not the certificate's: HTTP 403"
+    WEBSOCKET = "websocket", "no handshake of a WebSocket with the subprotocol `mqtt`, or no binary messages in it"
+    SIGNATURE = "signature", "the handshake is not signed, or wrongly, or for another host, region or service: HTTP 403"
+    SIGNATURE_DATE = "signature_date", "the handshake was signed more than five minutes from now: HTTP 403"
+    CREDENTIALS = "credentials", "signed with credentials that nobody was lent (HTTP 403), or that have ended"
     SETUP_TIMEOUT = "setup_timeout", "no CONNECT in time"
     KEEP_ALIVE = "keep_alive", "nothing heard for one and a half times the keep-alive"
     MALFORMED_PACKET = "malformed_packet", "not MQTT"

@@ -31,6 +31,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Filters (iot:Subscribe)."""
     receive: tuple[str, ...] = ()
     """Topics whose messages are delivered (iot:Receive), needed beside `subscribe`."""
+    assume_role: tuple[str, ...] = ()
+    """Role aliases for which credentials are lent (iot:AssumeRoleWithCertificate)."""
     last_will: bool = False
     persistent_session: bool = False
 
@@ -109,6 +111,11 @@ def topic_end(topic: str) -> TopicEnd:
 def may_use_client_id(policy: Policy, client_id: str) -> bool:
     """Whether the client id is the certificate's."""
     return _matches(policy.client_id, client_id)
+
+
+def may_assume(policy: Policy, role_alias: str) -> bool:
+    """Whether credentials of this role alias are lent to the certificate."""
+    return _granted(policy.assume_role, role_alias)
 
 
 def may_receive(policy: Policy, wire: bytes) -> bool:

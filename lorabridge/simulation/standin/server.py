@@ -1,4 +1,4 @@
-"""The stand-in as a whole: two loopback ports, a broker behind them, and the faults that tests inject."""
+"""The stand-in as a whole: its loopback ports, a broker behind them, and the faults that tests inject."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
@@ -15,8 +16,10 @@ from msgspec import Meta
 
 from lorabridge.simulation.pki import Pki
 from lorabridge.simulation.standin.amqtt_broker import AmqttBroker
-from lorabridge.simulation.standin.connection import ClientSide, Front
+from lorabridge.simulation.standin.connection import ClientSide
+from lorabridge.simulation.standin.credentials_side import CredentialsSide
 from lorabridge.simulation.standin.events import Event, Happening, Journal, Refusal
+from lorabridge.simulation.standin.front import Front
 from lorabridge.simulation.standin.hello import ClientHello
 from lorabridge.simulation.standin.policy import Policy, TopicEnd, topic_end
 from lorabridge.simulation.standin.publisher import Publisher
@@ -25,10 +28,12 @@ from lorabridge.simulation.standin.screen import Observer
 from lorabridge.simulation.standin.services.certificates import Certificates, fingerprint_of
 from lorabridge.simulation.standin.services.desk import Desk
 from lorabridge.simulation.standin.services.jobs import Jobs
+from lorabridge.simulation.standin.services.lending import Lending, Role
 from lorabridge.simulation.standin.services.provisioning import Provisioning, Template
 from lorabridge.simulation.standin.services.reply import Audience, Reply
 from lorabridge.simulation.standin.services.shadow import Shadows
-from lorabridge.simulation.standin.tls_front import TlsRules, server_context
+from lorabridge.simulation.standin.tls_end import TlsEnd
+from lorabridge.simulation.standin.tls_front import Door, TlsRules, server_context
 
 _P = TypeVar("_P", bound=asyncio.Protocol)
 _BACKLOG = 128
@@ -45,6 +50,14 @@ class StandInSettings(msgspec.Struct, frozen=True, kw_only=True):
     host: Annotated[str, Meta(description="address to listen on; not meant for any network")] = "127.0.0.1"
     port: Annotated[int, Meta(description="stands for 8883; 0 takes a free one")] = 0
     alpn_port: Annotated[int, Meta(description="stands for 443, with ALPN x-amzn-mqtt-ca; 0 takes a free one")] = 0
+    websocket_port: Annotated[int, Meta(description="stands for 443 without ALPN; 0 takes a free one")] = 0
+    credentials_port: Annotated[
+        int, Meta(description="stands for 443 of the credentials provider; 0 takes a free one")
+    ] = 0
+    roles: Annotated[
+        Mapping[str, Role],
+        Meta(description="by their aliases; without any nobody listens on the last two ports"),
+    ] = {}
     publishes_per_second: Annotated[
         int, Meta(description="quota a connection, the excess is discarded; 0 is without limit")
     ] = 100
@@ -91,8 +104,9 @@ class StandIn:
         watcher: Callable[[Event], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.port = settings.port
-        self.alpn_port = settings.alpn_port
+        self._ports = {Door.MQTT: settings.port, Door.ALPN: settings.alpn_port}
+        if settings.roles:
+            self._ports |= {Door.WEBSOCKET: settings.websocket_port, Door.CREDENTIALS: settings.credentials_port}
         self._settings = settings
         self._pki = pki
         self._broker = broker
@@ -104,14 +118,15 @@ class StandIn:
         self._front: Front
         self._servers: list[asyncio.Server] = []
         self._opening: asyncio.Task[None] | None = None
-        self._clients: dict[int, ClientSide] = {}
+        self._clients: dict[int, TlsEnd] = {}
         self._last_number = 0
         self._refuses = self._stalls = False
-        self._contexts: dict[bool, ssl.SSLContext] = {}
+        self._contexts: dict[Door, ssl.SSLContext] = {}
         self._activations: set[asyncio.TimerHandle] = set()
         self._certificates = Certificates(
             settings.policies, pki.devices.certificate_id, just_in_time=settings.just_in_time
         )
+        self._lending = Lending(settings.roles, pki.endpoint, self._admit)
         self._desk = Desk(Provisioning(pki.devices, self._certificates, settings.templates))
         self._publisher: Publisher | None = None
         self._publishing = asyncio.Lock()
@@ -119,12 +134,13 @@ class StandIn:
     async def __aenter__(self) -> Self:
         """Listen. Raises OSError for a port that is taken, ConfigError for OpenSSL or amqtt."""
         settings = self._settings
-        server_context(settings.tls, self._pki, with_alpn=True)  # what is wrong with it is told now
+        server_context(settings.tls, self._pki, Door.ALPN)  # what is wrong with it is told now
         self._journal = Journal(settings.event_limit, settings.events_file, self._clock, self._watcher)
         self._front = Front(
-            endpoint=self._pki.endpoint,
+            names=dict.fromkeys(Door, self._pki.endpoint) | {Door.CREDENTIALS: self._pki.credentials_endpoint},
             rules=settings.tls,
             admit=self._admit,
+            lending=self._lending,
             answer=self._answer,
             limits=Limits(
                 publishes_per_second=settings.publishes_per_second,
@@ -137,6 +153,7 @@ class StandIn:
             dial=self._dial,
             observer=self._observer,
             journal=self._journal,
+            clock=self._clock,
             by_client_id={},
         )
         try:
@@ -144,7 +161,7 @@ class StandIn:
                 self._amqtt = AmqttBroker()
                 await self._amqtt.start()
             sockets = self._bind()
-            self.port, self.alpn_port = (sock.getsockname()[1] for sock in sockets)
+            self._ports = {door: sock.getsockname()[1] for door, sock in sockets.items()}
             await self._serve(sockets)
         except BaseException:
             await self.__aexit__()
@@ -174,6 +191,26 @@ class StandIn:
         self._journal.close()
 
     # What tests and the simulation read.
+
+    @property
+    def port(self) -> int:
+        """Stands for 8883."""
+        return self._ports[Door.MQTT]
+
+    @property
+    def alpn_port(self) -> int:
+        """Stands for 443 with ALPN."""
+        return self._ports[Door.ALPN]
+
+    @property
+    def websocket_port(self) -> int:
+        """Stands for 443 without. Raises KeyError where no role was given."""
+        return self._ports[Door.WEBSOCKET]
+
+    @property
+    def credentials_port(self) -> int:
+        """Stands for 443 of the credentials provider. Raises KeyError where no role was given."""
+        return self._ports[Door.CREDENTIALS]
 
     @property
     def events(self) -> Sequence[Event]:
@@ -244,6 +281,12 @@ class StandIn:
         self._certificates.activate(certificate_id)
         self._journal.record(0, Happening.ACTIVATED, detail=certificate_id)
 
+    def expire_credentials(self) -> None:
+        """End all that were lent, and the connections that were opened with them."""
+        self._lending.expire()
+        for client in list(self._front.by_client_id.values()):
+            client.end_lease()
+
     def disconnect(self) -> None:
         """End all connections in good order, as an operator can; MQTT 5 hears why."""
         for client in list(self._clients.values()):
@@ -294,23 +337,26 @@ class StandIn:
         """Deliver what services say."""
         for reply in replies:
             alone = reply.audience is not Audience.SUBSCRIBERS
-            for client in [asker] if alone else list(self._clients.values()):
+            for client in [asker] if alone else list(self._front.by_client_id.values()):
                 if client is not None:
                     client.deliver(reply.topic, reply.payload, unasked=reply.audience is Audience.ASKER)
 
-    def _bind(self) -> list[socket.socket]:
-        """Both ports, listening: from here on the kernel accepts."""
-        first = socket.create_server((self._settings.host, self.port), backlog=_BACKLOG)
+    def _bind(self) -> dict[Door, socket.socket]:
+        """All ports, listening: from here on the kernel accepts."""
+        bound: dict[Door, socket.socket] = {}
         try:
-            return [first, socket.create_server((self._settings.host, self.alpn_port), backlog=_BACKLOG)]
+            for door, port in self._ports.items():
+                bound[door] = socket.create_server((self._settings.host, port), backlog=_BACKLOG)
         except OSError:
-            first.close()
+            for sock in bound.values():
+                sock.close()
             raise
+        return bound
 
-    async def _serve(self, sockets: Sequence[socket.socket]) -> None:
+    async def _serve(self, sockets: Mapping[Door, socket.socket]) -> None:
         loop = asyncio.get_running_loop()
-        for sock, welcome in zip(sockets, (self._welcome, self._welcome_with_alpn), strict=True):
-            self._servers.append(await loop.create_server(welcome, sock=sock))
+        for door, sock in sockets.items():
+            self._servers.append(await loop.create_server(partial(self._welcome, door), sock=sock))
         if self._refuses:  # it was said again in the meantime
             self._close_servers()
 
@@ -319,12 +365,10 @@ class StandIn:
             server.close()
         self._servers.clear()
 
-    def _welcome_with_alpn(self) -> ClientSide:
-        return self._welcome(needs_alpn=True)
-
-    def _welcome(self, *, needs_alpn: bool = False) -> ClientSide:
+    def _welcome(self, door: Door) -> TlsEnd:
         self._last_number = number = self._last_number + 1
-        client = ClientSide(self._front, number, needs_alpn=needs_alpn, stalled=self._stalls)
+        kind = CredentialsSide if door is Door.CREDENTIALS else ClientSide
+        client = kind(self._front, number, door, stalled=self._stalls)
         self._clients[number] = client
         if self._refuses:  # accepted a moment ago
             client.cut()
@@ -335,12 +379,12 @@ class StandIn:
         del self._clients[number]
         self._journal.changed.set()
 
-    def _context(self, with_alpn: bool) -> ssl.SSLContext:
+    def _context(self, door: Door) -> ssl.SSLContext:
         if self._settings.tls.fresh_context:
-            return server_context(self._settings.tls, self._pki, with_alpn=with_alpn)
-        if with_alpn not in self._contexts:
-            self._contexts[with_alpn] = server_context(self._settings.tls, self._pki, with_alpn=with_alpn)
-        return self._contexts[with_alpn]
+            return server_context(self._settings.tls, self._pki, door)
+        if door not in self._contexts:
+            self._contexts[door] = server_context(self._settings.tls, self._pki, door)
+        return self._contexts[door]
 
     async def _dial(self, protocol: Callable[[], _P]) -> tuple[asyncio.Transport, _P]:
         if self._broker is None and self._amqtt is not None:

@@ -9,6 +9,7 @@ check of the client's certificate.
 from __future__ import annotations
 
 import contextlib
+import enum
 import ssl
 
 import msgspec
@@ -30,6 +31,15 @@ _ALERT_RECORD = 21
 _RECORD = 1 << 14
 
 
+class Door(enum.Enum):
+    """A port of the stand-in, by what it stands for."""
+
+    MQTT = "8883"
+    ALPN = "443 with ALPN x-amzn-mqtt-ca"
+    WEBSOCKET = "443 without ALPN"
+    CREDENTIALS = "443 of the credentials provider"
+
+
 class TlsRules(msgspec.Struct, frozen=True, kw_only=True):
     """What is demanded of a client. The defaults are the documented rules; tests weaken one to see a refusal go."""
 
@@ -47,14 +57,14 @@ class TlsRules(msgspec.Struct, frozen=True, kw_only=True):
     fresh_context: bool = True
 
 
-def hello_refusal(rules: TlsRules, endpoint: str, hello: ClientHello, *, needs_alpn: bool) -> Refusal | None:
+def hello_refusal(rules: TlsRules, name: str, hello: ClientHello, door: Door) -> Refusal | None:
     """What is wrong with the offer, as far as OpenSSL does not judge it."""
     if rules.server_name:
         if hello.server_name is None:
             return Refusal.NO_SERVER_NAME
-        if hello.server_name != endpoint.encode():
+        if hello.server_name != name.encode():
             return Refusal.WRONG_SERVER_NAME
-    return Refusal.NO_ALPN if needs_alpn and ALPN_MQTT not in hello.alpn else None
+    return Refusal.NO_ALPN if door is Door.ALPN and ALPN_MQTT not in hello.alpn else None
 
 
 def build_alert(refusal: Refusal) -> tuple[int, bytes]:
@@ -69,7 +79,7 @@ def find_alert(records: bytes) -> int | None:
     return records[-1] if is_alert else None
 
 
-def server_context(rules: TlsRules, pki: Pki, *, with_alpn: bool) -> ssl.SSLContext:
+def server_context(rules: TlsRules, pki: Pki, door: Door) -> ssl.SSLContext:
     """A context by the rules, from the files as they are now. Raises ConfigError when OpenSSL cannot keep the rules."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version, context.maximum_version = rules.lowest, rules.highest
@@ -81,17 +91,18 @@ def server_context(rules: TlsRules, pki: Pki, *, with_alpn: bool) -> ssl.SSLCont
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
     if not rules.tickets:
         context.options |= ssl.OP_NO_TICKET
-    for pair in (pki.server_rsa, pki.server_ecdsa):  # OpenSSL keeps one of each kind
+    pairs = (pki.server_credentials,) if door is Door.CREDENTIALS else (pki.server_rsa, pki.server_ecdsa)
+    for pair in pairs:  # OpenSSL keeps one of each kind
         context.load_cert_chain(pair.certificate, pair.key)
     context.load_verify_locations(pki.devices.ca_file)
     for file in rules.trusted:
         context.load_verify_locations(file)
-    if rules.certificate:
+    if rules.certificate and door is not Door.WEBSOCKET:
         context.verify_mode = ssl.CERT_REQUIRED
     if rules.revocation:
         context.load_verify_locations(pki.devices.crl_file)
         context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
-    if with_alpn:
+    if door is Door.ALPN:
         context.set_alpn_protocols([ALPN_MQTT.decode()])
     return context
 
