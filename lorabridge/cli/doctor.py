@@ -14,7 +14,7 @@ import msgspec
 
 from lorabridge.cli.main import EXIT_FAILED, EXIT_OK
 from lorabridge.daemon import config, doctor
-from lorabridge.upstream.doctor.steps import Finding, Outcome, Step, cause
+from lorabridge.upstream.doctor.steps import NOTHING_HERE, Finding, Outcome, Step, cause
 
 _MARKS = {Outcome.OK: "ok", Outcome.WARNING: "warning", Outcome.FAILED: "FAILED", Outcome.SKIPPED: "-"}
 _MARK_WIDTH = 1 + max(map(len, _MARKS.values()))
@@ -58,7 +58,8 @@ def _lines(finding: Finding) -> list[str]:
 
 def _conclusion(findings: list[Finding], found: Finding | None) -> str:
     """What was left out, and the one sentence."""
-    skipped = "; ".join(finding.step.title for finding in findings if finding.outcome is Outcome.SKIPPED)
+    left_out = (one for one in findings if one.outcome is Outcome.SKIPPED and one.says != NOTHING_HERE)
+    skipped = "; ".join(finding.step.title for finding in left_out)
     lines = _wrap(skipped, _head(Outcome.SKIPPED, "not looked at")) if skipped else []
     if found is None:
         warnings = sum(finding.outcome is Outcome.WARNING for finding in findings)

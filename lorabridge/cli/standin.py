@@ -14,10 +14,21 @@ import msgspec
 from lorabridge.daemon import log
 from lorabridge.errors import ConfigError, Problem
 from lorabridge.simulation.pki import WARNING, Pair, Pki, make_pki, new_ec_key
-from lorabridge.simulation.standin import Event, Policy, StandIn, StandInSettings, Template, claim_policy, thing_policy
+from lorabridge.simulation.standin import (
+    Event,
+    Policy,
+    Role,
+    StandIn,
+    StandInSettings,
+    Template,
+    claim_policy,
+    thing_policy,
+)
 from lorabridge.simulation.standin.quotas import BYTES_PER_SECOND
+from lorabridge.simulation.standin.services.lending import region_of
 
 ENDPOINT = "a1b2c3d4e5f6g7-ats.iot.eu-central-1.amazonaws.com"
+ROLE_ALIAS = "lorabridge"
 MARKER = "made-by-lorabridge-standin"
 """Lists the files that a run made: the next one replaces them, and touches no others."""
 _MOST_SHOWN = 400
@@ -31,10 +42,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--gateway-id", default="gw-1", metavar="ID", help="thing name and client id (default: gw-1)")
     parser.add_argument("--endpoint", default=ENDPOINT, metavar="NAME", help="SNI and name of the certificate")
-    parser.add_argument("--port", type=int, default=8883, help="0 takes a free one (default: 8883)")
+    parser.add_argument("--port", type=int, default=8883, metavar="PORT", help="0 takes a free one (default: 8883)")
     parser.add_argument(
-        "--alpn-port", type=int, default=8443, help="stands for 443; 0 takes a free one (default: 8443)"
+        "--alpn-port",
+        type=int,
+        default=8443,
+        metavar="PORT",
+        help="stands for 443 with ALPN; 0 takes a free one (default: 8443)",
     )
+    parser.add_argument(
+        "--websocket-port",
+        type=int,
+        default=9443,
+        metavar="PORT",
+        help="stands for 443 without ALPN; 0 takes a free one (default: 9443)",
+    )
+    parser.add_argument(
+        "--credentials-port",
+        type=int,
+        default=9444,
+        metavar="PORT",
+        help="the credentials provider; 0 takes a free one (default: 9444)",
+    )
+    parser.add_argument("--websocket", action="store_true", help="print the settings of MQTT over WebSocket")
     parser.add_argument("--broker", metavar="HOST:PORT", help="a broker without TLS for MQTT 5 (default: amqtt inside)")
     parser.add_argument("--template", action="append", default=[], metavar="NAME", help="a provisioning template")
     parser.add_argument("--just-in-time", action="store_true", help="the gateway's certificate is not registered yet")
@@ -44,6 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     faults.add_argument("--publishes-per-second", type=int, default=100, metavar="N", help="0: no limit (default: 100)")
     faults.add_argument(
         "--bytes-per-second", type=int, default=BYTES_PER_SECOND, metavar="N", help="0: no limit (default: 512 KiB)"
+    )
+    faults.add_argument(
+        "--credentials-last", type=float, default=3600, metavar="S", help="lifetime of credentials (default: 3600)"
     )
     faults.add_argument("--deny-subscribe", action="store_true", help="the gateway's policy lacks iot:Subscribe")
 
@@ -64,10 +97,10 @@ async def _serve(args: argparse.Namespace, broker: tuple[str, int] | None) -> in
     standin = StandIn(_settings(args, made), pki=made.pki, broker=broker, observer=show.publish, watcher=show.event)
     try:
         async with standin:
-            show.start(_connection(args, made.pki, standin), _notes(args, standin))
+            show.start(_connection(args, made.pki, standin), _websocket(made.pki, standin), _notes(args, standin))
             await _until_stopped(standin, args.cut_every)
     except OSError as error:
-        hint = "--port and --alpn-port name others, 0 takes a free one"
+        hint = "--port, --alpn-port, --websocket-port and --credentials-port name others, 0 takes a free one"
         raise ConfigError([Problem(where="the stand-in", what=str(error), hint=hint)]) from None
     return 0
 
@@ -122,7 +155,7 @@ def _make(args: argparse.Namespace) -> _Made:
 def _settings(args: argparse.Namespace, made: _Made) -> StandInSettings:
     everything = ("*",)
     cloud = Policy(client_id="*", publish=everything, retain=everything, subscribe=everything, receive=everything)
-    gateway = thing_policy(args.gateway_id)
+    gateway = msgspec.structs.replace(thing_policy(args.gateway_id), assume_role=(ROLE_ALIAS,))
     if args.deny_subscribe:
         gateway = msgspec.structs.replace(gateway, subscribe=())
     policies = {made.cloud.fingerprint: cloud, made.claim.fingerprint: claim_policy("*")}
@@ -132,6 +165,9 @@ def _settings(args: argparse.Namespace, made: _Made) -> StandInSettings:
         policies=policies,
         port=args.port,
         alpn_port=args.alpn_port,
+        websocket_port=args.websocket_port,
+        credentials_port=args.credentials_port,
+        roles={ROLE_ALIAS: Role(lasts=args.credentials_last)},
         publishes_per_second=args.publishes_per_second,
         bytes_per_second=args.bytes_per_second,
         just_in_time=args.just_in_time,
@@ -141,9 +177,11 @@ def _settings(args: argparse.Namespace, made: _Made) -> StandInSettings:
 
 def _connection(args: argparse.Namespace, pki: Pki, standin: StandIn) -> dict[str, str]:
     """What stands in `[aws_iot]`."""
+    port = standin.websocket_port if args.websocket else standin.port
     return {
         "endpoint": args.endpoint,
-        "connect_address": f"127.0.0.1:{standin.port}",
+        **({"transport": "websocket"} if args.websocket else {}),
+        "connect_address": f"127.0.0.1:{port}",
         "thing_name": args.gateway_id,
         "ca_file": str(pki.ca_file.resolve()),
         "certificate_file": str(pki.gateway.certificate.resolve()),
@@ -152,9 +190,23 @@ def _connection(args: argparse.Namespace, pki: Pki, standin: StandIn) -> dict[st
     }
 
 
+def _websocket(pki: Pki, standin: StandIn) -> dict[str, str]:
+    """What stands in `[aws_iot.websocket]`; without `transport = "websocket"` it is not looked at."""
+    return {
+        "credentials_endpoint": pki.credentials_endpoint,
+        "connect_address": f"127.0.0.1:{standin.credentials_port}",
+        "role_alias": ROLE_ALIAS,
+        "region": region_of(pki.endpoint),
+    }
+
+
 def _notes(args: argparse.Namespace, standin: StandIn) -> list[str]:
     """What else is there, for people."""
     lines = [f"127.0.0.1:{standin.alpn_port} stands for port 443 (ALPN x-amzn-mqtt-ca)"]
+    if not args.websocket:
+        lines.append(
+            f"127.0.0.1:{standin.websocket_port} stands for port 443 (WebSocket): --websocket prints its lines"
+        )
     lines.append("cloud.pem and cloud.key may do everything: a client with them is the cloud")
     if args.template:
         names = ", ".join(args.template)
@@ -167,15 +219,21 @@ def _notes(args: argparse.Namespace, standin: StandIn) -> list[str]:
 class _Text:
     """For people."""
 
-    def start(self, connection: dict[str, str], notes: list[str]) -> None:
+    def start(self, connection: dict[str, str], websocket: dict[str, str], notes: list[str]) -> None:
         """Where it listens, and what to write into the configuration."""
-        print("[aws_iot]")
-        for name, value in connection.items():
-            print(f"{name} = {msgspec.json.encode(value).decode()}")
+        self._table("aws_iot", connection)
+        if "transport" in connection:
+            print()
+            self._table("aws_iot.websocket", websocket)
         folder = Path(connection["ca_file"]).parent
         for note in (f"the certificates in {folder} are for a day", *notes):
             print(f"# {note}")
         print(flush=True)
+
+    def _table(self, name: str, lines: dict[str, str]) -> None:
+        print(f"[{name}]")
+        for key, value in lines.items():
+            print(f"{key} = {msgspec.json.encode(value).decode()}")
 
     def event(self, event: Event) -> None:
         """One line; what a peer sent is escaped."""
@@ -201,9 +259,9 @@ class _Text:
 class _Json(_Text):
     """For machines."""
 
-    def start(self, connection: dict[str, str], notes: list[str]) -> None:
-        """The settings of `[aws_iot]`."""
-        self._object({"kind": "listening", "aws_iot": connection, "notes": notes})
+    def start(self, connection: dict[str, str], websocket: dict[str, str], notes: list[str]) -> None:
+        """The settings of `[aws_iot]`, and of its table `websocket`."""
+        self._object({"kind": "listening", "aws_iot": {**connection, "websocket": websocket}, "notes": notes})
 
     def event(self, event: Event) -> None:
         """As it is."""

@@ -19,9 +19,10 @@ from lorabridge.lorawan.events import Status
 from lorabridge.store.files import holder
 from lorabridge.upstream import schema
 from lorabridge.upstream.aws_settings import AwsIotSettings
+from lorabridge.upstream.doctor.reach import Surroundings
 from lorabridge.upstream.doctor.session import Subject
 from lorabridge.upstream.doctor.steps import MQTT, STEP_OF, Finding, Outcome, Step, failed, not_reached, of_problems
-from lorabridge.upstream.doctor.walk import Surroundings, other_way, walk
+from lorabridge.upstream.doctor.walk import other_way, walk
 from lorabridge.upstream.faults import LinkFault, LinkState
 from lorabridge.upstream.inbound import Subscription
 
@@ -50,11 +51,7 @@ def _examine(path: Path, take_over: bool, around: Surroundings | None) -> Iterat
         says = f"{path}: [mqtt], and the way to a broker that is not AWS IoT is not walked"
         yield Finding(Step.CONFIGURATION, Outcome.WARNING, says, "lorabridge check and lorabridge status tell of it.")
         return
-    if link.transport == "websocket":
-        says = f'{path}: transport = "websocket", and that way to the endpoint is not walked'
-        yield Finding(Step.CONFIGURATION, Outcome.WARNING, says, "lorabridge check and lorabridge status tell of it.")
-        return
-    yield Finding(Step.CONFIGURATION, Outcome.OK, f"{path}: {link.thing_name} to {link.endpoint} port {link.port}")
+    yield Finding(Step.CONFIGURATION, Outcome.OK, f"{path}: {link.thing_name} to {link.endpoint} {_how(link)}")
     folder = Path(config.store.path).parent
     yield of_problems(Step.DISK, check_store_folder(config, str(path)), f"{folder} can be written to")
     found, instead = _find_bridge(config)
@@ -64,6 +61,10 @@ def _examine(path: Path, take_over: bool, around: Surroundings | None) -> Iterat
     yield found
     around = around or Surroundings(other=other_way(link))
     yield from walk(_subject(config, link, fingerprint, throws_out=throws_out), around, instead)
+
+
+def _how(link: AwsIotSettings) -> str:
+    return f"port {link.port}" if link.transport == "tls" else f"by WebSocket, as role {link.websocket.role_alias}"
 
 
 def _subject(config: Config, link: AwsIotSettings, fingerprint: str, *, throws_out: bool) -> Subject:

@@ -23,6 +23,8 @@ from lorabridge.upstream.sigv4 import TemporaryCredentials, websocket_target
 
 RESERVE = timedelta(minutes=5)
 """Credentials that end sooner are not connected with."""
+PLACE = "credentials endpoint: "
+"""How the detail of every fault on the way to them begins."""
 _OK = 200
 _SHOWN = 200
 """Bytes of a refusal that stand in the detail of a fault; of an answer with credentials not one does."""
@@ -60,6 +62,11 @@ class RoleCredentials:
         if kept is None or kept[0] != pair or kept[1].ends - now < RESERVE:
             kept = self._kept = pair, self._fetch(context, now)
         return websocket_target(self._settings.endpoint, self._settings.websocket.region, kept[1], now)
+
+    @property
+    def ends(self) -> datetime | None:
+        """When those that are kept end, UTC."""
+        return None if self._kept is None else self._kept[1].ends
 
     def forget(self) -> None:
         """The endpoint refused them: ask for others next time."""
@@ -127,4 +134,4 @@ def parse_credentials(body: bytes) -> TemporaryCredentials:
 
 
 def _refused(fault: LinkFault, what: str) -> DialError:
-    return DialError(LinkDown(fault, f"credentials endpoint: {what}"))
+    return DialError(LinkDown(fault, f"{PLACE}{what}"))

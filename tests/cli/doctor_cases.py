@@ -27,14 +27,17 @@ from tests.cli.doctor_gateway import (
     LINGERS_LITTLE,
     PATIENT,
     Gateway,
+    answering_tls,
     black_hole,
     https,
+    server_context,
     speaking,
 )
 from tests.daemon.config_help import ENDPOINT, GATEWAY
 from tests.mosquitto import free_port
 from tests.pki import pem_of_key, write_private
-from tests.simulation.standin_help import paho
+from tests.simulation.standin_help import CREDENTIALS, lending, paho, running
+from tests.upstream.scripted_endpoint import handshaking
 
 
 @dataclass(frozen=True)
@@ -334,6 +337,104 @@ def _twin(gateway: Gateway) -> None:
     gateway.stack.callback(thread.join)
 
 
+def _lender_without_address(gateway: Gateway) -> None:
+    gateway.websocket()
+    gateway.borrow(0, connect_address="")
+    real = socket.getaddrinfo
+
+    def only_numbers(host: str, *more: Any, **how: Any) -> Any:
+        if host == CREDENTIALS:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *more, **how)
+
+    _patch(gateway, socket, "getaddrinfo", only_numbers)
+
+
+def _lender_swallowed(gateway: Gateway) -> None:
+    gateway.websocket()
+    gateway.borrow(gateway.stack.enter_context(black_hole()))
+    gateway.surround(patience=msgspec.structs.replace(PATIENT, linger=0.05, connect=2.0))
+
+
+def _websocket_port_closed(gateway: Gateway) -> None:
+    gateway.websocket()
+    gateway.dial(free_port())
+
+
+def _lender_of_another_name(gateway: Gateway) -> None:
+    found = gateway.websocket()
+    gateway.borrow(found.standin.credentials_port, credentials_endpoint="other.credentials.iot.eu-west-1.amazonaws.com")
+
+
+def _lender_in_the_endpoint_s_place(gateway: Gateway) -> None:
+    gateway.websocket()
+    gateway.borrow(gateway.stack.enter_context(handshaking(server_context(gateway.installed))))
+
+
+def _lender_that_knows_no_certificate_of_ours(gateway: Gateway) -> None:
+    folder = gateway.installed.folder / "elsewhere"
+    folder.mkdir()
+    gateway.websocket()
+    gateway.use(Authority(folder, "Another Account", datetime.now(UTC)).client(GATEWAY, new_ec_key(), "stranger"))
+
+
+def _unknown_role_alias(gateway: Gateway) -> None:
+    found = gateway.websocket()
+    gateway.borrow(found.standin.credentials_port, role_alias="lora-bridge")
+
+
+def _no_assume_role(gateway: Gateway) -> None:
+    pki = gateway.installed.pki
+    found = gateway.stack.enter_context(
+        running(pki, **lending(pki) | {"policies": {pki.gateway.fingerprint: gateway_policy(GATEWAY)}})
+    )
+    gateway.set(transport="websocket", connect_address=f"127.0.0.1:{found.standin.websocket_port}")
+    gateway.borrow(found.standin.credentials_port)
+
+
+def _another_thing(gateway: Gateway) -> None:
+    gateway.websocket()
+    gateway.set(thing_name="roof-2")
+
+
+def _inactive_at_the_lender(gateway: Gateway) -> None:
+    gateway.websocket()
+    devices = gateway.installed.pki.devices
+    gateway.use(devices.client(GATEWAY, new_ec_key(), "not-registered"))
+
+
+def _ended_credentials(gateway: Gateway) -> None:
+    gateway.websocket(lasts=-30.0)
+
+
+def _lender_with_no_credentials(gateway: Gateway) -> None:
+    gateway.websocket()
+    pair = gateway.installed.pki.server_credentials
+    gateway.borrow(answering_tls(gateway, pair, b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"))
+
+
+def _clock_six_minutes_ahead(gateway: Gateway) -> None:
+    gateway.websocket()
+    gateway.surround(now=lambda: datetime.now(UTC) + timedelta(minutes=6))
+
+
+def _lender_of_another_account(gateway: Gateway) -> None:
+    pki = gateway.installed.pki
+    gateway.websocket()
+    other = gateway.stack.enter_context(running(pki, **lending(pki, gateway_policy(GATEWAY))))
+    gateway.borrow(other.standin.credentials_port)
+
+
+def _web_server(gateway: Gateway) -> None:
+    gateway.websocket()
+    pair = gateway.installed.pki.server_ecdsa
+    gateway.dial(answering_tls(gateway, pair, b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>"))
+
+
+def _role_of_another_client_id(gateway: Gateway) -> None:
+    gateway.websocket(rights=gateway_policy("roof-2"))
+
+
 CASES = (
     Case(
         "the configuration cannot be read",
@@ -450,6 +551,14 @@ CASES = (
         LinkFault.UNREACHABLE,
         "Connection refused",
         "Port 443 answers: set `port = 443`",
+    ),
+    Case(
+        "WebSocket: port 443 is closed",
+        _websocket_port_closed,
+        Step.TCP,
+        LinkFault.UNREACHABLE,
+        "Connection refused",
+        "whether a firewall lets the port out",
     ),
     Case(
         "a captive portal or proxy answers in HTTP",
@@ -588,6 +697,14 @@ CASES = (
         "synchronise the clock",
     ),
     Case(
+        "WebSocket: the clock is six minutes ahead, and signatures are too new",
+        _clock_six_minutes_ahead,
+        Step.CLOCK_SKEW,
+        None,
+        "ahead of the endpoint's",
+        "synchronise the clock",
+    ),
+    Case(
         "our certificate comes from a CA that the endpoint does not know",
         _of_an_unknown_ca,
         Step.CLIENT_CERTIFICATE,
@@ -612,11 +729,123 @@ CASES = (
         "ACTIVE",
     ),
     Case(
+        "WebSocket: the credentials endpoint has no address",
+        _lender_without_address,
+        Step.ROLE_DNS,
+        LinkFault.NAME_NOT_RESOLVED,
+        "credentials.iot.eu-west-1.amazonaws.com: Name or service not known",
+        "iot:CredentialProvider",
+    ),
+    Case(
+        "WebSocket: a firewall swallows the credentials endpoint's port",
+        _lender_swallowed,
+        Step.ROLE_TCP,
+        LinkFault.UNREACHABLE,
+        "No TCP connection to the credentials endpoint",
+        "whether a firewall lets the port out",
+    ),
+    Case(
+        "WebSocket: `credentials_endpoint` is not the name of one",
+        _lender_of_another_name,
+        Step.ROLE_TLS,
+        LinkFault.SNI_REFUSED,
+        "The credentials endpoint does not know the name",
+        "Copy `credentials_endpoint`",
+    ),
+    Case(
+        "WebSocket: the endpoint answers in the place of the credentials endpoint",
+        _lender_in_the_endpoint_s_place,
+        Step.ROLE_TLS,
+        LinkFault.SERVER_WRONG_NAME,
+        "The credentials endpoint's certificate is for another name",
+        "Copy `credentials_endpoint`",
+    ),
+    Case(
+        "WebSocket: our certificate comes from a CA that the credentials endpoint does not know",
+        _lender_that_knows_no_certificate_of_ours,
+        Step.ROLE_CERTIFICATE,
+        LinkFault.CLIENT_CERTIFICATE_REFUSED,
+        "The credentials endpoint does not accept our certificate",
+        "in this account and region",
+    ),
+    Case(
+        "WebSocket: nobody knows the role alias",
+        _unknown_role_alias,
+        Step.ROLE_CREDENTIALS,
+        LinkFault.CREDENTIALS_REFUSED,
+        "HTTP 404",
+        "Check `role_alias`",
+    ),
+    Case(
+        "WebSocket: the policy does not allow iot:AssumeRoleWithCertificate",
+        _no_assume_role,
+        Step.ROLE_CREDENTIALS,
+        LinkFault.CREDENTIALS_REFUSED,
+        "HTTP 403",
+        "must allow iot:AssumeRoleWithCertificate",
+    ),
+    Case(
+        "WebSocket: the thing is not attached to our certificate",
+        _another_thing,
+        Step.ROLE_CREDENTIALS,
+        LinkFault.CREDENTIALS_REFUSED,
+        "HTTP 403",
+        "the thing must be attached to the certificate",
+    ),
+    Case(
+        "WebSocket: our certificate is not registered with the credentials endpoint",
+        _inactive_at_the_lender,
+        Step.ROLE_CREDENTIALS,
+        LinkFault.CREDENTIALS_REFUSED,
+        "HTTP 403",
+        "must allow iot:AssumeRoleWithCertificate",
+    ),
+    Case(
+        "WebSocket: credentials are lent that have ended",
+        _ended_credentials,
+        Step.ROLE_CREDENTIALS,
+        LinkFault.CREDENTIALS_REFUSED,
+        "they ended at",
+        "Synchronise the clock",
+    ),
+    Case(
+        "WebSocket: something else answers in the credentials endpoint's place",
+        _lender_with_no_credentials,
+        Step.ROLE_CREDENTIALS,
+        LinkFault.CREDENTIALS_REFUSED,
+        "no credentials: JSON is malformed",
+        "the role must trust credentials.iot.amazonaws.com",
+    ),
+    Case(
+        "WebSocket: credentials of another account",
+        _lender_of_another_account,
+        Step.WEBSOCKET,
+        LinkFault.WEBSOCKET_REFUSED,
+        "HTTP 403",
+        "must be of one account and region",
+    ),
+    Case(
+        "WebSocket: a web server answers in the endpoint's place",
+        _web_server,
+        Step.WEBSOCKET,
+        LinkFault.WEBSOCKET_REFUSED,
+        "HTTP 200",
+        "a web server answers in the endpoint's place",
+    ),
+    Case(
         "the policy does not allow our client id",
         _another_client_id,
         Step.CONNECT,
         LinkFault.CLOSED_BEFORE_CONNACK,
         "client id 'roof-2'",
+        "iot:Connect for client/<thing_name>",
+    ),
+    Case(
+        "WebSocket: the policy of the role does not allow our client id",
+        _role_of_another_client_id,
+        Step.CONNECT,
+        LinkFault.CLOSED_BEFORE_CONNACK,
+        "client id 'roof-1'",
         "iot:Connect for client/<thing_name>",
     ),
     Case(

@@ -18,9 +18,9 @@ import msgspec
 from lorabridge.simulation.pki import Pair
 from lorabridge.simulation.standin import Policy, gateway_policy
 from lorabridge.upstream.doctor.handshake import Patience
-from lorabridge.upstream.doctor.walk import Surroundings
+from lorabridge.upstream.doctor.reach import Surroundings
 from tests.daemon.config_help import GATEWAY, Installation
-from tests.simulation.standin_help import Running, running
+from tests.simulation.standin_help import Running, lending, running, websocket_table
 from tests.upstream.scripted_endpoint import handshaking
 
 PATIENT = Patience(linger=20.0, alone=0.05, between=0.01, answer=30.0, connect=30.0, handshake=30.0, look_up=30.0)
@@ -44,10 +44,11 @@ class Gateway:
         """Lines of `[aws_iot]`, in place of those that are there."""
         text = self.installed.path.read_text(encoding="utf-8").splitlines()
         names = tuple(f"{name} = " for name in lines)
-        kept = [line for line in text if not line.startswith(names)]
+        at = text.index("[aws_iot]") + 1
+        end = next((number for number in range(at, len(text)) if text[number].startswith("[")), len(text))
+        kept = [line for line in text[at:end] if not line.startswith(names)]
         new = [f"{name} = {msgspec.json.encode(value).decode()}" for name, value in lines.items()]
-        at = kept.index("[aws_iot]") + 1
-        self.installed.write("\n".join([*kept[:at], *new, *kept[at:], ""]))
+        self.installed.write("\n".join([*text[:at], *new, *kept, *text[end:], ""]))
 
     def surround(self, **changes: Any) -> None:
         """Change what is around."""
@@ -63,6 +64,20 @@ class Gateway:
         found = self.stack.enter_context(running(pki, **granted | changes))
         self.dial(found.standin.port)
         return found
+
+    def websocket(self, rights: Policy | None = None, **role: Any) -> Running:
+        """The stand-in's way over WebSocket, with the rights of the role's own, and other changes of it."""
+        pki = self.installed.pki
+        found = self.stack.enter_context(running(pki, **lending(pki, gateway_policy(GATEWAY), policy=rights, **role)))
+        self.set(transport="websocket", connect_address=f"127.0.0.1:{found.standin.websocket_port}")
+        self.borrow(found.standin.credentials_port)
+        return found
+
+    def borrow(self, port: int, **changes: str) -> None:
+        """`[aws_iot.websocket]`, with credentials from this port."""
+        table = websocket_table(port, **changes).partition("[aws_iot.websocket]")
+        text = self.installed.path.read_text(encoding="utf-8").partition("[aws_iot.websocket]")[0]
+        self.installed.write(text + "".join(table[1:]))
 
     def server(self, pair: Pair | None = None, change: Callable[[ssl.SSLContext], None] = lambda _context: None) -> int:
         """A bare TLS server with this certificate; its port is dialled."""
@@ -121,6 +136,18 @@ def serving(answer: Callable[[socket.socket], object]) -> Iterator[int]:
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
+
+
+def answering_tls(gateway: Gateway, pair: Pair, answer: bytes) -> int:
+    """The port of a server that has this certificate, and one answer to everything."""
+    context = server_context(gateway.installed, pair)
+
+    def say(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as wrapped:
+            if wrapped.recv(4096):
+                wrapped.sendall(answer)
+
+    return gateway.stack.enter_context(serving(say))
 
 
 @contextmanager

@@ -23,7 +23,8 @@ from lorabridge.daemon import check, status
 from lorabridge.daemon.doctor import examine
 from lorabridge.simulation.pki import Authority, new_ec_key
 from lorabridge.simulation.standin import Happening
-from lorabridge.upstream.doctor import network, tls_steps, witnesses
+from lorabridge.upstream.aws_settings import AwsIotSettings
+from lorabridge.upstream.doctor import network, tls_steps, websocket_steps, witnesses
 from lorabridge.upstream.doctor.handshake import Shake
 from lorabridge.upstream.doctor.steps import MQTT, STEP_OF, Finding, Outcome, Step, cause, steps_markdown
 from lorabridge.upstream.doctor.transcript import Transcript
@@ -86,6 +87,9 @@ NEVER_IN_ORDER = {Step.ROOTS, Step.EXPIRY}
 """A throw-away authority is none of Amazon's, and its certificates are always about to expire."""
 
 
+OF_A_WEBSOCKET = {step for step in Step if step.value.startswith("role_")} | {Step.WEBSOCKET}
+
+
 def test_a_whole_way_is_walked_to_its_end_and_nothing_fails(
     gateway: Gateway, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,7 +98,7 @@ def test_a_whole_way_is_walked_to_its_end_and_nothing_fails(
     outcomes = _outcomes(findings)
     assert {step for step, outcome in outcomes.items() if outcome is Outcome.WARNING} == NEVER_IN_ORDER
     left_out = {step for step, outcome in outcomes.items() if outcome is Outcome.SKIPPED}
-    assert left_out == {Step.ALPN, Step.CLOCK_SKEW}, "port 8883 needs no ALPN, and the stand-in tells no time"
+    assert left_out == {Step.ALPN, Step.CLOCK_SKEW, *OF_A_WEBSOCKET}, "port 8883 needs no ALPN, and tells no time"
     assert "4 offered, ECDHE-ECDSA-AES128-GCM-SHA256 chosen" in _finding(findings, Step.SUITES).says
     assert "port 443 would do as well" in _finding(findings, Step.OTHER_PORT).says
     ((topic, payload),) = standin.published
@@ -504,16 +508,52 @@ def test_the_way_to_a_broker_that_is_not_aws_is_not_walked(gateway: Gateway) -> 
     }
 
 
-def test_the_way_through_a_websocket_is_not_walked(gateway: Gateway) -> None:
-    table = (
-        '[aws_iot.websocket]\nrole_alias = "bridge"\nregion = "eu-west-1"\n'
-        'credentials_endpoint = "c1.credentials.iot.eu-west-1.amazonaws.com"\n'
-    )
-    before, _, after = gateway.installed.text.partition("[aws_iot]")
-    gateway.installed.write(f'{before}[aws_iot]\ntransport = "websocket"{after}\n{table}')
+def test_the_way_over_a_websocket_is_walked_to_its_end_and_nothing_fails(gateway: Gateway) -> None:
+    standin = gateway.websocket()
     findings = _found(gateway)
-    assert _finding(findings, Step.CONFIGURATION).outcome is Outcome.WARNING
-    assert 'transport = "websocket"' in _finding(findings, Step.CONFIGURATION).says
-    assert {outcome for step, outcome in _outcomes(findings).items() if step is not Step.CONFIGURATION} == {
-        Outcome.SKIPPED
-    }
+    outcomes = _outcomes(findings)
+    assert cause(findings) is None
+    assert {step for step, outcome in outcomes.items() if outcome is Outcome.WARNING} == NEVER_IN_ORDER
+    left_out = {step for step, outcome in outcomes.items() if outcome is Outcome.SKIPPED}
+    assert left_out == {Step.ALPN, Step.CLIENT_CERTIFICATE, Step.OTHER_PORT}
+    assert "by WebSocket, as role lorabridge" in _finding(findings, Step.CONFIGURATION).says
+    assert "lent for role alias 'lorabridge' until" in _finding(findings, Step.ROLE_CREDENTIALS).says
+    assert standin.standin.counters["lent"] == 1, "what is lent for the WebSocket is used for MQTT too"
+    assert [topic for topic, _ in standin.published] == [f"lorabridge/{GATEWAY}/status"]
+
+
+def test_a_bridge_at_work_over_a_websocket_is_not_disturbed(gateway: Gateway) -> None:
+    standin = gateway.websocket()
+    with at_work(gateway):
+        findings = _found(gateway)
+    assert cause(findings) is None
+    assert _outcomes(findings)[Step.WEBSOCKET] is Outcome.OK
+    assert standin.standin.counters["connected"] == 0
+
+
+def test_credentials_for_less_than_five_minutes_are_worth_a_warning(gateway: Gateway) -> None:
+    gateway.websocket(lasts=120.0)
+    finding = _finding(_found(gateway), Step.ROLE_CREDENTIALS)
+    assert (finding.outcome, "credentialDurationSeconds" in finding.fix) == (Outcome.WARNING, True)
+
+
+def test_where_8883_answers_and_443_does_not_the_websocket_is_not_needed(gateway: Gateway) -> None:
+    standin = gateway.websocket()
+    gateway.dial(free_port())
+    gateway.surround(other=("127.0.0.1", standin.standin.port))
+    found = cause(_found(gateway))
+    assert found is not None
+    assert 'Port 8883 answers: set `transport = "tls"`' in found.fix
+
+
+def test_files_that_are_gone_when_credentials_are_asked_for_are_named(gateway: Gateway) -> None:
+    gateway.websocket()
+    gateway.key.unlink()
+    settings = gateway.installed.config.link
+    assert isinstance(settings, AwsIotSettings)
+    (borrowed,) = websocket_steps._borrow(settings, gateway.around)
+    assert (borrowed.step, borrowed.outcome) == (Step.ROLE_CREDENTIALS, Outcome.FAILED)
+    address = network.look_up(*settings.address, 10)[0]
+    opened = websocket_steps._open(settings, address, lambda: "/mqtt", gateway.around)
+    assert (opened.step, opened.outcome) == (Step.WEBSOCKET, Outcome.FAILED)
+    assert opened.says.startswith(f"{gateway.key} cannot be read")

@@ -97,17 +97,17 @@ def generous_policy() -> Policy:
     )
 
 
-def lending(pki: Pki, policy: Policy | None = None, **role: Any) -> dict[str, Any]:
+def lending(pki: Pki, certificate: Policy | None = None, **role: Any) -> dict[str, Any]:
     """Settings with a role that the gateway's certificate may assume."""
-    policy = msgspec.structs.replace(policy or generous_policy(), assume_role=(ROLE,))
-    return {"policies": {pki.gateway.fingerprint: policy}, "roles": {ROLE: Role(**role)}}
+    granted = msgspec.structs.replace(certificate or generous_policy(), assume_role=(ROLE,))
+    return {"policies": {pki.gateway.fingerprint: granted}, "roles": {ROLE: Role(**role)}}
 
 
-def websocket_table(standin: StandIn, **changes: str) -> str:
+def websocket_table(credentials_port: int, **changes: str) -> str:
     """`transport` and the table of `[aws_iot.websocket]`, for the end of `[aws_iot]`."""
     lines = {
         "credentials_endpoint": CREDENTIALS,
-        "connect_address": f"127.0.0.1:{standin.credentials_port}",
+        "connect_address": f"127.0.0.1:{credentials_port}",
         "role_alias": ROLE,
         "region": "eu-west-1",
     } | changes

@@ -24,7 +24,17 @@ from lorabridge.simulation.standin.screen import MAX_PACKET
 from lorabridge.simulation.standin.services.jobs import JobStatus
 from tests.mosquitto import Mosquitto
 from tests.pki import Authority
-from tests.simulation.standin_help import CREDENTIALS, ENDPOINT, GATEWAY, ROLE, UPLINK, Running, lending, new_pki, running
+from tests.simulation.standin_help import (
+    CREDENTIALS,
+    ENDPOINT,
+    GATEWAY,
+    ROLE,
+    UPLINK,
+    Running,
+    lending,
+    new_pki,
+    running,
+)
 from tests.simulation.test_standin_provisioning import pair_of, pem_of, signing_request
 
 if os.environ.get("CI") != "true":
@@ -363,9 +373,7 @@ def request_options() -> Any:
 def test_over_a_signed_websocket_it_publishes_with_the_credentials_that_the_stand_in_lends(pki: Pki) -> None:
     with running(pki, **lending(pki)) as standin, proxying(standin, websocket=True) as port:
         options = http.HttpProxyOptions("127.0.0.1", port, connection_type=http.HttpProxyConnectionType.Tunneling)
-        tls = io.TlsContextOptions.create_client_with_mtls_from_path(
-            str(pki.gateway.certificate), str(pki.gateway.key)
-        )
+        tls = io.TlsContextOptions.create_client_with_mtls_from_path(str(pki.gateway.certificate), str(pki.gateway.key))
         tls.override_default_trust_store_from_path(ca_filepath=str(pki.ca_file))
         role = auth.AwsCredentialsProvider.new_x509(
             endpoint=CREDENTIALS,

@@ -40,6 +40,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """`status(state, detail)` makes the payload of a status record."""
     subscribes: bool
     """Whether the bridge wants commands."""
+    websocket: Callable[[], str] | None = None
+    """What to ask for in the handshake of a WebSocket; None: MQTT right on TLS. Raises DialError, ConfigError."""
     throws_out: bool = False
     """Whether a running bridge loses its connection to us: it comes back, and throws us out in turn."""
 
@@ -156,6 +158,7 @@ class _Tries:
         return ConnectionSettings(
             tls=settings,
             context=lambda: tls.build_context(settings),
+            websocket=self._subject.websocket,
             client_id=settings.thing_name,
             mqtt_5=settings.mqtt_version == "5",
             keep_alive=round(settings.keep_alive),

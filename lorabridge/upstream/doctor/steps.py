@@ -58,6 +58,16 @@ class Step(enum.Enum):
     CLIENT_CERTIFICATE = "client_certificate", "certificate taken", "the endpoint accepts our certificate"
     OTHER_PORT = "other_port", "other port", "the same on the port that is not configured: 443 with ALPN, or 8883"
     CLOCK_SKEW = "clock_skew", "clock skew", "our clock against the `Date` of the endpoint's HTTPS, when it tells one"
+    ROLE_DNS = "role_dns", "role: name look-up", "WebSocket: the resolver has addresses for the credentials endpoint"
+    ROLE_TCP = "role_tcp", "role: connection", "WebSocket: a way leads there, and its port answers"
+    ROLE_TLS = "role_tls", "role: TLS", "WebSocket: all of its handshake, as for the endpoint above"
+    ROLE_CERTIFICATE = "role_certificate", "role: certificate", "WebSocket: it does not hang up on our certificate"
+    ROLE_CREDENTIALS = (
+        "role_credentials",
+        "role: credentials",
+        "WebSocket: it knows `role_alias`, lends us credentials for it, and they have not ended by our clock",
+    )
+    WEBSOCKET = "websocket", "WebSocket", "the endpoint opens one for what is signed with them, and speaks `mqtt` in it"
     CONNECT = "connect", "MQTT CONNECT", "client id and policy, last will included, by trying"
     PUBLISH = "publish", "publish", "a status record gets its PUBACK, and how long that takes"
     ALONE = "alone", "client id alone", "nobody else connects with our client id in the next seconds"
@@ -119,8 +129,8 @@ STEP_OF = {
     LinkFault.CONNECT_NOT_AUTHORIZED: Step.CONNECT,
     LinkFault.CLIENT_ID_REFUSED: Step.CONNECT,
     LinkFault.PROTOCOL_REFUSED: Step.CONNECT,
-    LinkFault.CREDENTIALS_REFUSED: Step.CONNECT,
-    LinkFault.WEBSOCKET_REFUSED: Step.CONNECT,
+    LinkFault.CREDENTIALS_REFUSED: Step.ROLE_CREDENTIALS,
+    LinkFault.WEBSOCKET_REFUSED: Step.WEBSOCKET,
     LinkFault.SERVER_UNAVAILABLE: Step.CONNECT,
     LinkFault.TAKEN_OVER: Step.ALONE,
     LinkFault.CONNECTION_LOST: Step.ALONE,
@@ -132,6 +142,8 @@ STEP_OF = {
 }
 """Where each fault of the link shows."""
 
+NOTHING_HERE = "nothing to look at here"
+"""Of steps that are no part of the way that is configured."""
 _CLOCKS = (Step.CLOCK, Step.CLOCK_SKEW)
 """A wrong clock makes good certificates look bad, and so is named before them."""
 
@@ -164,7 +176,7 @@ def not_reached(findings: Sequence[Finding]) -> list[Finding]:
     """A finding for every step that has none yet."""
     seen = {finding.step for finding in findings}
     first = cause(findings)
-    why = "nothing to look at here" if first is None else f"not reached: see {first.step.title}"
+    why = NOTHING_HERE if first is None else f"not reached: see {first.step.title}"
     return [Finding(step, Outcome.SKIPPED, why) for step in Step if step not in seen]
 
 

@@ -52,7 +52,7 @@ def _all_of_it(settings: TlsSettings, shake: Shake, again: Callable[..., Shake])
     """The steps of a handshake that came to its end."""
     yield Finding(Step.TLS, Outcome.OK, f"a handshake takes {shake.seconds * 1000:.0f} ms", seconds=shake.seconds)
     yield Finding(Step.SNI, Outcome.OK, f"{settings.endpoint} is known there")
-    if settings.port == 443:
+    if settings.alpn:
         if shake.protocol != tls.ALPN_MQTT:
             yield failed(LinkFault.ALPN_REFUSED, "nothing was chosen of it")
             return False
