@@ -17,12 +17,12 @@ from pathlib import Path
 
 import msgspec
 
-from lorabridge.simulation.standin import Happening
 from tests.e2e.fault_table import Row
 from tests.e2e.forwarder import Forwarder
 from tests.e2e.harness import Bridge, Installation, Site, installed, wait_until
 from tests.e2e.relay import Relay, relaying
 from tests.e2e.traffic import Account, Frame, device_file, frames, tell
+from tests.simulation.standin_help import CREDENTIALS
 
 IS_FULL = os.environ.get("LORABRIDGE_FAULTS") == "full"
 RIVAL = "MQTT 5"
@@ -245,8 +245,11 @@ class FaultRun:
         """When each ClientHello of the bridge's came to the front, by its own record."""
         events = self.site.endpoint.standin.events
         strangers = {event.connection for event in events if event.detail.endswith(RIVAL)}
-        hellos = [event for event in events if event.kind is Happening.CLIENT_HELLO]
-        return [hello.at for hello in hellos if hello.connection not in strangers]
+        hellos = [(event, event.hello.server_name) for event in events if event.hello is not None]
+        mqtt = [
+            event for event, name in hellos if name != CREDENTIALS.encode()
+        ]  # those for credentials are no CONNECTs
+        return [hello.at for hello in mqtt if hello.connection not in strangers]
 
 
 def assert_paced(begins: Sequence[float], what: str) -> None:

@@ -12,14 +12,16 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lorabridge.simulation.pki import Pair, Pki, new_ec_key
-from lorabridge.simulation.standin import Policy
+from lorabridge.simulation.standin import Policy, Role
 from tests.components import component
 from tests.e2e.chain import Issuer
 from tests.e2e.fault_run import EVENTS, IS_FULL, PATIENCE, FaultRun, fault_run, let_pass
@@ -27,7 +29,7 @@ from tests.e2e.harness import LORABRIDGE, Site, open_site, wait_until
 from tests.e2e.network import lose, lose_nothing, own_network
 from tests.e2e.test_disk import hold_database, mounted
 from tests.secret_search import private_number
-from tests.simulation.standin_help import ENDPOINT, GATEWAY, generous_policy, paho
+from tests.simulation.standin_help import ENDPOINT, GATEWAY, ROLE, generous_policy, lending, paho, websocket_table
 
 PATIENCE_S = 2 if IS_FULL else 1
 QUICK = f'puback_timeout = "{PATIENCE_S}s"\nconnect_timeout = "{PATIENCE_S}s"'
@@ -48,6 +50,27 @@ def size(small: int, full: int) -> int:
 def site() -> Iterator[Site]:
     with open_site(event_limit=EVENTS) as opened:
         yield opened
+
+
+@pytest.fixture
+def websocket() -> Iterator[Site]:
+    """A site that is reached by WebSocket."""
+    with open_site(event_limit=EVENTS, policies=lambda pki: lending(pki)["policies"], roles={ROLE: Role()}) as opened:
+        opened.port = opened.endpoint.standin.websocket_port
+        yield opened
+
+
+@contextmanager
+def websocket_run(site: Site, name: str, rounds: int, *, lines: str = "", **how: Any) -> Iterator[FaultRun]:
+    """A run over it; what is lent to the bridge may stand nowhere."""
+    standin = site.endpoint.standin
+    lent: list[bytes] = []
+    site.endpoint.watch_lent(lent)
+    table = websocket_table(standin.credentials_port)
+    with fault_run(site, f"WebSocket: {name}", rounds, aws_iot=f"{lines}\n{table}", **how) as run:
+        yield run
+        assert lent
+        run.installation.note_secrets(lent)
 
 
 def test_connection_that_is_cut_costs_nothing(site: Site) -> None:
@@ -155,6 +178,38 @@ def test_second_client_with_the_same_id_costs_nothing(site: Site) -> None:
             rival.ready()
 
         run.strike(rounds, take_over, pause=0.3, rivals=1)
+
+
+def test_websocket_that_is_cut_costs_nothing(websocket: Site) -> None:
+    rounds = size(2, 120)
+    with websocket_run(websocket, "cut (RST)", rounds) as run:
+        run.strike(rounds, run.relay.cut)
+
+
+def test_websocket_whose_relay_forwards_nothing_costs_nothing(websocket: Site) -> None:
+    rounds = size(1, 20)
+    with websocket_run(websocket, "black hole (a relay that stops)", rounds, lines=QUICK) as run:
+
+        def swallow() -> Callable[[], None]:
+            run.relay.hold(on=True)
+            return lambda: run.relay.hold(on=False)
+
+        run.strike(rounds, swallow, lasting=size(3, 8))
+
+
+def test_websocket_whose_broker_dies_again_and_again_costs_nothing(websocket: Site) -> None:
+    rounds = size(3, 200)
+    with websocket_run(websocket, "broker restarted", rounds, rate=25) as run:
+        run.strike(rounds, lambda: _restart(websocket), pause=0.02)
+
+
+def test_credentials_that_end_under_load_cost_nothing(websocket: Site) -> None:
+    rounds = size(2, 60)
+    with websocket_run(websocket, "credentials ended", rounds) as run:
+        standin = websocket.endpoint.standin
+        lent = standin.counters["lent"]
+        run.strike(rounds, lambda: websocket.endpoint.call(standin.expire_credentials))
+        assert standin.counters["lent"] - lent == rounds, "others are asked for once the endpoint refuses those"
 
 
 def test_reordered_certificate_chain_costs_nothing(site: Site) -> None:

@@ -29,6 +29,7 @@ from lorabridge.simulation.standin import (
     StandInSettings,
     gateway_policy,
 )
+from lorabridge.simulation.standin.services.lending import Lent
 
 ENDPOINT = "test-ats.iot.eu-west-1.amazonaws.com"
 CREDENTIALS = "test.credentials.iot.eu-west-1.amazonaws.com"
@@ -69,6 +70,18 @@ class Running:
     def publish(self, topic: str, payload: bytes) -> None:
         """As somebody in the cloud."""
         asyncio.run_coroutine_threadsafe(self.standin.publish(topic, payload), self._loop).result(TIMEOUT)
+
+    def watch_lent(self, secrets: list[bytes]) -> None:
+        """Note the secret parts of all credentials that are lent from now on."""
+        lending, lend = self.standin._lending, self.standin._lending.lend
+
+        def noting(*asked: Any) -> Lent | Refusal:
+            found = lend(*asked)
+            if isinstance(found, Lent):
+                secrets.extend(text.encode() for text in (found.secret_access_key, found.session_token))
+            return found
+
+        setattr(lending, "lend", noting)  # noqa: B010  # of this one instance
 
     def happened(self, kind: Happening, refusal: Refusal | None = None) -> Event:
         """The last event of this kind; waited for."""
