@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ from lorabridge.upstream.link import LinkReport
 from lorabridge.upstream.link_settings import LinkSettings
 from lorabridge.upstream.pacing import Pace
 from lorabridge.upstream.topics import Topics
-from tests.pki import Authority
+from tests.pki import Authority, Pair
 
 ENDPOINT = "test-ats.iot.eu-west-1.amazonaws.com"
 GATEWAY = "gw-1"
@@ -112,7 +113,11 @@ class CommandInbox:
 
 def link_settings(authority: Authority, port: int, **more: Any) -> AwsIotSettings:
     """Settings for a server on loopback, with the client certificate of this authority."""
-    pair = authority.client(GATEWAY)
+    return settings_with(authority.file, authority.client(GATEWAY), port, **more)
+
+
+def settings_with(ca_file: Path, pair: Pair, port: int, **more: Any) -> AwsIotSettings:
+    """The same with these files."""
     quick: dict[str, Any] = {
         "connect_timeout": Duration(5),
         "puback_timeout": Duration(5),
@@ -121,7 +126,7 @@ def link_settings(authority: Authority, port: int, **more: Any) -> AwsIotSetting
         "max_publishes_per_second": 0,
     }
     files = {
-        "ca_file": str(authority.file),
+        "ca_file": str(ca_file),
         "certificate_file": str(pair.certificate),
         "private_key_file": str(pair.key),
     }

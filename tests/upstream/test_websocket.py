@@ -11,7 +11,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,17 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from lorabridge.settings import ByteSize, Duration
+from lorabridge.simulation.pki import Pair, Pki, new_ec_key
+from lorabridge.simulation.standin import StandIn, StandInSettings
 from lorabridge.upstream import aws_settings, provisioning
 from lorabridge.upstream.aws_settings import AwsIotSettings, WebSocketSettings
 from lorabridge.upstream.faults import LinkFault, LinkState
 from lorabridge.upstream.websocket import WebSocketClient
 from tests.mosquitto import Mosquitto, publishing, watching
 from tests.pki import Authority
+from tests.pki import Pair as PemPair
 from tests.servers import ending
+from tests.simulation.standin_help import CREDENTIALS, ROLE, lending, new_pki
 from tests.upstream.harness import (
     DEVICE,
     ENDPOINT,
@@ -34,66 +38,80 @@ from tests.upstream.harness import (
     UPLINK_TOPIC,
     CommandInbox,
     Upstream,
-    link_settings,
     running,
+    settings_with,
 )
-from tests.upstream.scripted_endpoint import ScriptedEndpoint, handshaking, server_context, serving
-from tests.upstream.websocket_endpoint import REGION, SECRET, Lender, Relay, http, lending, lent, relaying
+from tests.upstream.scripted_endpoint import ScriptedEndpoint, handshaking, serving
+from tests.upstream.websocket_endpoint import SECRET, answering, http, lent
 
-LENDER = "test.credentials.iot.eu-west-1.amazonaws.com"
 COMMAND_TOPIC = f"lorabridge/{GATEWAY}/cmd/{DEVICE}"
 ACCEPT = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 §1.3."""
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("pki"))
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return new_pki(tmp_path_factory.mktemp("websocket"))
 
 
 @pytest.fixture(scope="module")
-def contexts(authority: Authority) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Of the lender, who wants our certificate, and of the endpoint, which does not."""
-    endpoint = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    pair = authority.server(ENDPOINT)
-    endpoint.load_cert_chain(pair.certificate, pair.key)
-    return server_context(authority, authority.server(LENDER, file="lender")), endpoint
-
-
-def settings_for(authority: Authority, port: int, lender_port: int, **more: Any) -> AwsIotSettings:
-    websocket = WebSocketSettings(
-        credentials_endpoint=LENDER,
-        connect_address=f"127.0.0.1:{lender_port}",
-        role_alias="bridge",
-        region=REGION,
-    )
-    usual = {"connect_timeout": Duration(20), "puback_timeout": Duration(20)}
-    return link_settings(authority, port, transport="websocket", websocket=websocket, **usual | more)
-
-
-@asynccontextmanager
-async def both(
-    contexts: tuple[ssl.SSLContext, ssl.SSLContext], broker_port: int
-) -> AsyncIterator[tuple[Lender, Relay]]:
-    async with lending(contexts[0]) as lender, relaying(ENDPOINT, broker_port, contexts[1]) as relay:
-        yield lender, relay
+def contexts(pki: Pki) -> Contexts:
+    """Of a lender, who wants our certificate, and of an endpoint, which does not."""
+    return server_context(pki, pki.server_credentials), server_context(pki, pki.server_ecdsa)
 
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 
+def server_context(pki: Pki, pair: Pair) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    if pair is pki.server_credentials:
+        context.load_verify_locations(pki.devices.ca_file)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def settings_for(pki: Pki, port: int, lender_port: int, **more: Any) -> AwsIotSettings:
+    websocket = WebSocketSettings(
+        credentials_endpoint=CREDENTIALS,
+        connect_address=f"127.0.0.1:{lender_port}",
+        role_alias=ROLE,
+        region="eu-west-1",
+    )
+    usual = {"connect_timeout": Duration(20), "puback_timeout": Duration(20)}
+    own = PemPair(pki.gateway.certificate, pki.gateway.key)
+    return settings_with(pki.ca_file, own, port, transport="websocket", websocket=websocket, **usual | more)
+
+
+@asynccontextmanager
+async def standing_in(pki: Pki, broker_port: int = 1, *pairs: Pair, **role: Any) -> AsyncIterator[StandIn]:
+    """The stand-in with a role for these pairs or the gateway's, in front of a broker."""
+    granted = lending(pki, **role)
+    (policy,) = granted["policies"].values()
+    rights = {pair.fingerprint: policy for pair in pairs or (pki.gateway,)}
+    settings = StandInSettings(policies=rights, roles=granted["roles"], publishes_per_second=0, bytes_per_second=0)
+    async with StandIn(settings, pki=pki, broker=("127.0.0.1", broker_port)) as standin:
+        yield standin
+
+
+def at(standin: StandIn, pki: Pki, **more: Any) -> AwsIotSettings:
+    return settings_for(pki, standin.websocket_port, standin.credentials_port, **more)
+
+
+async def connected(standin: StandIn, times: int) -> None:
+    async with asyncio.timeout(30):
+        await standin.until(lambda: standin.counters["connected"] == times)
+
+
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
-def test_every_record_reaches_the_broker_and_commands_come_back(
-    authority: Authority, contexts: Contexts, tmp_path: Path, version: str
-) -> None:
-    broker = Mosquitto(tmp_path, authority.file, authority.server(ENDPOINT, file="broker"))
+def test_every_record_reaches_the_broker_and_commands_come_back(pki: Pki, tmp_path: Path, version: str) -> None:
+    broker = Mosquitto(tmp_path, pki.ca_file, PemPair(pki.server_ecdsa.certificate, pki.server_ecdsa.key))
     broker.start()
 
     async def deliver(commands: CommandInbox) -> None:
-        async with both(contexts, broker.plain_port) as (lender, relay):
-            relay.chunk = 3  # packets in pieces
-            settings = settings_for(authority, relay.port, lender.port, mqtt_version=version)
-            async with running(settings, commands=commands) as upstream:
+        async with standing_in(pki, broker.plain_port) as standin:
+            async with running(at(standin, pki, mqtt_version=version), commands=commands) as upstream:
                 upstream.commit(300)
                 upstream.commit(1, size=100_000)
                 await upstream.outbox.until_empty()
@@ -103,12 +121,7 @@ def test_every_record_reaches_the_broker_and_commands_come_back(
                 assert command.payload == b"x" * 3_000
                 command.ack()
                 assert upstream.drain.counters["resent"] == 0
-            assert relay.subprotocols == ["mqtt"]
-            (head,) = lender.asked
-            assert head.startswith("GET /role-aliases/bridge/credentials HTTP/1.1\r\n")
-            assert f"Host: {LENDER}\r\n" in head
-            assert f"x-amzn-iot-thingname: {GATEWAY}\r\n" in head
-            assert dict(part[0] for part in lender.clients[0]["subject"]) == {"commonName": GATEWAY}
+            assert (standin.counters["lent"], standin.counters["connected"]) == (1, 1)
 
     try:
         with watching(broker.plain_port, UPLINK_TOPIC) as watcher:
@@ -119,76 +132,84 @@ def test_every_record_reaches_the_broker_and_commands_come_back(
     assert [int(payload) for _, payload in arrived] == list(range(1, 302))
 
 
-def cut(relay: Relay) -> None:
-    relay.connections[-1].transport.abort()
-
-
 class TestCredentials:
     def test_a_connection_that_was_cut_comes_back_with_the_same_ones_while_they_last(
-        self, authority: Authority, contexts: Contexts, caplog: pytest.LogCaptureFixture
+        self, pki: Pki, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.DEBUG)
 
-        async def deliver() -> None:
+        async def deliver() -> set[str]:
             async with (
                 serving(ScriptedEndpoint(), None) as broker,
-                both(contexts, broker.port) as (lender, relay),
-                running(settings_for(authority, relay.port, lender.port)) as upstream,
+                standing_in(pki, broker.port) as standin,
+                running(at(standin, pki)) as upstream,
             ):
                 upstream.commit()
                 await upstream.outbox.until_empty()
-                cut(relay)
-                await upstream.until(lambda: len(relay.connections) == 2)
+                standin.cut()
+                await connected(standin, 2)
                 upstream.commit()
                 await upstream.outbox.until_empty()
-                assert relay.used == ["ASIA1", "ASIA1"]
-                assert len(lender.asked) == 1
+                assert standin.counters["lent"] == 1
+                (lease,) = standin._lending._leases.values()
+                return {lease.lent.secret_access_key, lease.lent.session_token}
 
-        asyncio.run(deliver())
+        secrets = {"Signature", *asyncio.run(deliver())}
         said = [record.getMessage() for record in caplog.records if record.name != "websockets.server"]
-        assert not any("Signature" in line or SECRET in line for line in said)
+        assert not any(secret in line for line in said for secret in secrets)
 
-    def test_those_that_end_within_five_minutes_are_fetched_anew(
-        self, authority: Authority, contexts: Contexts
-    ) -> None:
+    def test_those_that_end_within_five_minutes_are_fetched_anew(self, pki: Pki) -> None:
         async def deliver() -> None:
             async with (
                 serving(ScriptedEndpoint(), None) as broker,
-                both(contexts, broker.port) as (lender, relay),
+                standing_in(pki, broker.port, lasts=240.0) as standin,
+                running(at(standin, pki)) as upstream,
             ):
-                lender.lasts = timedelta(minutes=4)
-                async with running(settings_for(authority, relay.port, lender.port)) as upstream:
-                    upstream.commit()
-                    await upstream.outbox.until_empty()
-                    cut(relay)
-                    await upstream.until(lambda: len(relay.connections) == 2)
-                assert relay.used == ["ASIA1", "ASIA2"]
+                upstream.commit()
+                await upstream.outbox.until_empty()
+                standin.cut()
+                await connected(standin, 2)
+                assert standin.counters["lent"] == 2
 
         asyncio.run(deliver())
 
-    def test_those_that_the_endpoint_refuses_are_fetched_anew(self, authority: Authority, contexts: Contexts) -> None:
+    def test_those_that_the_endpoint_refuses_are_fetched_anew(self, pki: Pki) -> None:
         async def deliver() -> None:
             async with (
                 serving(ScriptedEndpoint(), None) as broker,
-                both(contexts, broker.port) as (lender, relay),
+                standing_in(pki, broker.port) as standin,
+                running(at(standin, pki)) as upstream,
             ):
-                relay.refuses = {"ASIA1", "ASIA2"}
-                async with running(settings_for(authority, relay.port, lender.port)) as upstream:
-                    refused = await upstream.reported(lambda report: report.fault is LinkFault.WEBSOCKET_REFUSED)
-                    assert refused.detail == 'HTTP 403: b\'{"message":"Forbidden"}\''
+                for times in (1, 2, 3):
                     upstream.commit()
                     await upstream.outbox.until_empty()
-                assert relay.used == ["ASIA1", "ASIA2", "ASIA3"]
+                    assert standin.counters["lent"] == times
+                    standin.expire_credentials()
+                    await connected(standin, times + 1)
+                refused = await upstream.reported(lambda report: report.fault is LinkFault.WEBSOCKET_REFUSED)
+                assert refused.detail == 'HTTP 403: b\'{"message":"Forbidden"}\''
 
         asyncio.run(deliver())
 
-    def test_another_pair_in_the_files_fetches_its_own(
-        self, authority: Authority, contexts: Contexts, tmp_path: Path
-    ) -> None:
+    def test_those_that_end_while_they_are_in_use_are_fetched_anew(self, pki: Pki) -> None:
+        async def deliver() -> None:
+            async with (
+                serving(ScriptedEndpoint(), None) as broker,
+                standing_in(pki, broker.port, lasts=1.5) as standin,
+                running(at(standin, pki)) as upstream,
+            ):
+                await connected(standin, 3)
+                upstream.commit()
+                await upstream.outbox.until_empty()
+                assert standin.counters["credentials"] >= 2
+
+        asyncio.run(deliver())
+
+    def test_another_pair_in_the_files_fetches_its_own(self, pki: Pki, tmp_path: Path) -> None:
         certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+        pairs = [pki.devices.client(GATEWAY, new_ec_key(), name) for name in ("first", "second")]
 
-        def install(file: str) -> None:
-            pair = authority.client(GATEWAY, file=file)
+        def install(pair: Pair) -> None:
             for to, made in ((certificate, pair.certificate), (key, pair.key)):
                 fresh = tmp_path / "fresh.pem"
                 fresh.touch(mode=0o600)
@@ -196,23 +217,21 @@ class TestCredentials:
                 fresh.rename(to)
 
         async def deliver() -> None:
-            install("first")
+            install(pairs[0])
             files = {"certificate_file": str(certificate), "private_key_file": str(key)}
             async with (
                 serving(ScriptedEndpoint(), None) as broker,
-                both(contexts, broker.port) as (lender, relay),
-                running(settings_for(authority, relay.port, lender.port, **files)) as upstream,
+                standing_in(pki, broker.port, *pairs) as standin,
+                running(at(standin, pki, **files)) as upstream,
             ):
                 upstream.commit()
                 await upstream.outbox.until_empty()
-                install("second")
-                await upstream.until(lambda: len(relay.connections) == 2)
+                install(pairs[1])
+                await connected(standin, 2)
                 upstream.commit()
                 await upstream.outbox.until_empty()
                 await upstream.until(lambda: upstream.certificates == [None])
-                assert relay.used == ["ASIA1", "ASIA2"]
-                first, second = (client["serialNumber"] for client in lender.clients)
-                assert first != second
+                assert standin.counters["lent"] == 2
 
         asyncio.run(deliver())
 
@@ -242,25 +261,26 @@ class TestCredentials:
         ],
     )
     def test_what_is_no_credentials_is_told_by_name_and_repeats_no_secret(
-        self, authority: Authority, contexts: Contexts, answer: bytes, fault: LinkFault, detail: str
+        self, pki: Pki, contexts: Contexts, answer: bytes, fault: LinkFault, detail: str
     ) -> None:
         async def dial() -> None:
-            async with lending(contexts[0]) as lender:
-                lender.answer = lambda _number: answer
-                async with running(settings_for(authority, 1, lender.port)) as upstream:
+            async with answering(contexts[0], answer) as lender:
+                async with running(settings_for(pki, 1, lender.port)) as upstream:
                     report = await upstream.reported(lambda report: report.fault is fault)
                     assert report.detail.startswith("credentials endpoint: ")
                     assert detail in report.detail
                     assert SECRET not in report.detail
                     await upstream.until(lambda: upstream.link.counters[f"fault_{fault}"] >= 2)
+                assert lender.asked[0].startswith(f"GET /role-aliases/{ROLE}/credentials HTTP/1.1\r\n")
+                assert f"Host: {CREDENTIALS}\r\n" in lender.asked[0]
+                assert f"x-amzn-iot-thingname: {GATEWAY}\r\n" in lender.asked[0]
 
         asyncio.run(dial())
 
-    def test_a_lender_that_is_silent_is_named(self, authority: Authority, contexts: Contexts) -> None:
+    def test_a_lender_that_is_silent_is_named(self, pki: Pki, contexts: Contexts) -> None:
         async def dial() -> None:
-            async with lending(contexts[0]) as lender:
-                lender.answer = lambda _number: None
-                settings = settings_for(authority, 1, lender.port, connect_timeout=Duration(2))
+            async with answering(contexts[0], None) as lender:
+                settings = settings_for(pki, 1, lender.port, connect_timeout=Duration(2))
                 async with running(settings) as upstream:
                     report = await upstream.reported(lambda report: report.fault is LinkFault.UNREACHABLE)
                     assert report.detail == "credentials endpoint: no answer after 1 s"
@@ -268,22 +288,22 @@ class TestCredentials:
         asyncio.run(dial())
 
     def test_a_lender_that_does_not_know_our_certificate_is_named(
-        self, authority: Authority, contexts: Contexts, tmp_path: Path
+        self, pki: Pki, contexts: Contexts, tmp_path: Path
     ) -> None:
         stranger = Authority(tmp_path, "Another Root").client(GATEWAY)
         files = {"certificate_file": str(stranger.certificate), "private_key_file": str(stranger.key)}
 
         async def dial(port: int) -> None:
-            async with running(settings_for(authority, 1, port, **files)) as upstream:
+            async with running(settings_for(pki, 1, port, **files)) as upstream:
                 report = await upstream.reported(lambda report: report.fault is LinkFault.CLIENT_CERTIFICATE_REFUSED)
                 assert report.detail.startswith("credentials endpoint: ")
 
         with handshaking(contexts[0]) as port:
             asyncio.run(dial(port))
 
-    def test_a_lender_under_another_name_gets_nothing(self, authority: Authority, contexts: Contexts) -> None:
+    def test_a_lender_under_another_name_gets_nothing(self, pki: Pki, contexts: Contexts) -> None:
         async def dial() -> None:
-            async with lending(contexts[1]) as lender, running(settings_for(authority, 1, lender.port)) as upstream:
+            async with answering(contexts[1], None) as lender, running(settings_for(pki, 1, lender.port)) as upstream:
                 report = await upstream.reported(lambda report: report.fault is LinkFault.SERVER_WRONG_NAME)
                 assert report.detail.startswith("credentials endpoint: ")
                 assert lender.asked == []
@@ -327,7 +347,7 @@ async def client_frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 
 @asynccontextmanager
-async def against(script: Script, authority: Authority, contexts: Contexts, **more: Any) -> AsyncIterator[Upstream]:
+async def against(script: Script, pki: Pki, **more: Any) -> AsyncIterator[Upstream]:
     """A link that meets a server which reads the request, and then does what the script says."""
     bugs: list[Exception] = []
 
@@ -341,11 +361,11 @@ async def against(script: Script, authority: Authority, contexts: Contexts, **mo
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=contexts[1])
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_context(pki, pki.server_ecdsa))
     async with (
         ending(server) as port,
-        lending(contexts[0]) as lender,
-        running(settings_for(authority, port, lender.port, **more)) as upstream,
+        standing_in(pki) as lender,
+        running(settings_for(pki, port, lender.credentials_port, **more)) as upstream,
     ):
         yield upstream
     assert bugs == []
@@ -367,7 +387,7 @@ class TestHandshake:
         ],
     )
     def test_what_opens_no_websocket_is_told_by_name_and_repeats_no_secret(
-        self, authority: Authority, contexts: Contexts, answer: bytes, fault: LinkFault, detail: str
+        self, pki: Pki, answer: bytes, fault: LinkFault, detail: str
     ) -> None:
         async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
@@ -375,20 +395,20 @@ class TestHandshake:
             await writer.drain()
 
         async def dial() -> None:
-            async with against(script, authority, contexts) as upstream:
+            async with against(script, pki) as upstream:
                 report = await upstream.reported(lambda report: report.fault is fault)
                 assert detail in report.detail
                 assert "Signature" not in report.detail
 
         asyncio.run(dial())
 
-    def test_a_server_that_closes_as_it_opens_is_left(self, authority: Authority, contexts: Contexts) -> None:
+    def test_a_server_that_closes_as_it_opens_is_left(self, pki: Pki) -> None:
         async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(accepted(await reader.readuntil(b"\r\n\r\n")) + frame(CLOSE, b"\x03\xf5"))
             await reader.read()
 
         async def dial() -> None:
-            async with against(script, authority, contexts) as upstream:
+            async with against(script, pki) as upstream:
                 report = await upstream.reported(lambda report: report.fault is LinkFault.WEBSOCKET_REFUSED)
                 assert report.detail == "WebSocket: closed by the other end: 1013 ''"
 
@@ -401,26 +421,24 @@ class TestHandshake:
             client.connect(*listener.getsockname())
 
     @pytest.mark.parametrize("more", ["", "Sec-WebSocket-Protocol: soap\r\n", "Sec-WebSocket-Extensions: x\r\n"])
-    def test_a_server_that_agrees_to_something_else_is_left(
-        self, authority: Authority, contexts: Contexts, more: str
-    ) -> None:
+    def test_a_server_that_agrees_to_something_else_is_left(self, pki: Pki, more: str) -> None:
         async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(accepted(await reader.readuntil(b"\r\n\r\n"), more))
             assert await reader.read() == b"", "no CONNECT"
 
         async def dial() -> None:
-            async with against(script, authority, contexts) as upstream:
+            async with against(script, pki) as upstream:
                 await upstream.reported(lambda report: report.fault is LinkFault.WEBSOCKET_REFUSED)
 
         asyncio.run(dial())
 
-    def test_a_server_that_never_answers_is_left(self, authority: Authority, contexts: Contexts) -> None:
+    def test_a_server_that_never_answers_is_left(self, pki: Pki) -> None:
         async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"HTTP/1.1 101 ")
             await reader.read()
 
         async def dial() -> None:
-            async with against(script, authority, contexts, connect_timeout=Duration(2)) as upstream:
+            async with against(script, pki, connect_timeout=Duration(2)) as upstream:
                 report = await upstream.reported(lambda report: report.fault is LinkFault.NO_CONNACK)
                 assert report.detail == "no answer to the WebSocket handshake"
 
@@ -440,7 +458,7 @@ class TestFrames:
         ],
     )
     def test_what_is_no_binary_message_in_its_bounds_ends_the_connection(
-        self, authority: Authority, contexts: Contexts, sent: bytes, detail: str
+        self, pki: Pki, sent: bytes, detail: str
     ) -> None:
         async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(accepted(await reader.readuntil(b"\r\n\r\n")))
@@ -450,15 +468,13 @@ class TestFrames:
                 await reader.read()
 
         async def dial() -> None:
-            async with against(script, authority, contexts) as upstream:
+            async with against(script, pki) as upstream:
                 report = await upstream.reported(lambda report: report.fault is LinkFault.CLOSED_BEFORE_CONNACK)
                 assert detail in report.detail
 
         asyncio.run(dial())
 
-    def test_frames_behind_the_handshake_pieces_and_pings_are_taken_and_the_close_is_said(
-        self, authority: Authority, contexts: Contexts
-    ) -> None:
+    def test_frames_behind_the_handshake_pieces_and_pings_are_taken_and_the_close_is_said(self, pki: Pki) -> None:
         seen: list[tuple[int, bytes]] = []
         over = asyncio.Event()
 
@@ -475,7 +491,7 @@ class TestFrames:
             over.set()
 
         async def dial() -> None:
-            async with against(script, authority, contexts) as upstream:
+            async with against(script, pki) as upstream:
                 await upstream.reported(lambda report: report.state is LinkState.ONLINE)
             async with asyncio.timeout(20):
                 await over.wait()
@@ -484,9 +500,7 @@ class TestFrames:
         assert (PONG, b"still there?") in seen
         assert seen[-2:] == [(BINARY, b"\xe0\x00"), (CLOSE, b"\x03\xe8")]
 
-    def test_pings_whose_answers_are_not_read_end_the_connection(
-        self, authority: Authority, contexts: Contexts
-    ) -> None:
+    def test_pings_whose_answers_are_not_read_end_the_connection(self, pki: Pki) -> None:
         async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             sock = writer.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -497,18 +511,18 @@ class TestFrames:
                 await writer.drain()
 
         async def dial() -> None:
-            async with against(script, authority, contexts) as upstream:
+            async with against(script, pki) as upstream:
                 report = await upstream.reported(lambda report: report.fault is LinkFault.CLOSED_BEFORE_CONNACK)
                 assert "pings without end" in report.detail
 
         asyncio.run(dial())
 
-    def test_a_reader_that_is_slow_gets_every_byte_once(self, authority: Authority, contexts: Contexts) -> None:
+    def test_a_reader_that_is_slow_gets_every_byte_once(self, pki: Pki) -> None:
         async def deliver() -> None:
             async with (
                 serving(ScriptedEndpoint(), None) as broker,
-                both(contexts, broker.port) as (lender, relay),
-                running(settings_for(authority, relay.port, lender.port, max_bytes_per_second=ByteSize(0))) as upstream,
+                standing_in(pki, broker.port) as standin,
+                running(at(standin, pki, max_bytes_per_second=ByteSize(0))) as upstream,
             ):
                 await upstream.reported(lambda report: report.state is LinkState.ONLINE)
                 broker.may_read.clear()
@@ -523,9 +537,9 @@ class TestFrames:
         asyncio.run(deliver())
 
 
-def test_settings_that_cannot_work_are_named_with_what_to_do(authority: Authority) -> None:
+def test_settings_that_cannot_work_are_named_with_what_to_do(pki: Pki) -> None:
     usual = {"backoff_base": Duration(1), "backoff_cap": Duration(120)}
-    settings = settings_for(authority, 8883, 8444, **usual)
+    settings = settings_for(pki, 8883, 8444, **usual)
     assert aws_settings.check_form(settings, GATEWAY) == []
     wrong = WebSocketSettings(connect_address="here", credentials_endpoint="192.0.2.7", role_alias="a b")
     problems = aws_settings.check_form(msgspec.structs.replace(settings, websocket=wrong), GATEWAY)
@@ -538,17 +552,17 @@ def test_settings_that_cannot_work_are_named_with_what_to_do(authority: Authorit
     assert aws_settings.check_form(unused, GATEWAY) == []
 
 
-def test_a_websocket_is_dialled_at_port_443_without_alpn(authority: Authority) -> None:
-    settings = msgspec.structs.replace(settings_for(authority, 1, 1), connect_address="")
+def test_a_websocket_is_dialled_at_port_443_without_alpn(pki: Pki) -> None:
+    settings = msgspec.structs.replace(settings_for(pki, 1, 1), connect_address="")
     assert (settings.address, settings.alpn) == ((ENDPOINT, 443), "")
     plain = msgspec.structs.replace(settings, transport="tls", port=443)
     assert (plain.address, plain.alpn) == ((ENDPOINT, 443), "x-amzn-mqtt-ca")
-    at_aws = msgspec.structs.replace(settings, websocket=WebSocketSettings(credentials_endpoint=LENDER))
-    assert at_aws.credentials_address == (LENDER, 443)
+    at_aws = msgspec.structs.replace(settings, websocket=WebSocketSettings(credentials_endpoint=CREDENTIALS))
+    assert at_aws.credentials_address == (CREDENTIALS, 443)
 
 
-def test_provisioning_goes_by_tls_whatever_the_transport(authority: Authority) -> None:
-    asking = provisioning.connection_settings(settings_for(authority, 1, 1))
+def test_provisioning_goes_by_tls_whatever_the_transport(pki: Pki) -> None:
+    asking = provisioning.connection_settings(settings_for(pki, 1, 1))
     assert asking.websocket is None
     assert isinstance(asking.tls, AwsIotSettings)
     assert asking.tls.transport == "tls"
