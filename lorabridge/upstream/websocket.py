@@ -29,6 +29,7 @@ MAX_UNSENT = 512 * 1024
 _CHUNK = 64 * 1024
 _SUBPROTOCOL = "mqtt"
 _SWITCHING = 101
+_HTTPS = 443
 _SHOWN = 200
 _WANTS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -150,12 +151,13 @@ def open_websocket(sock: ssl.SSLSocket, host: str, target: str, patience: float)
     """Shake hands, within `patience` seconds. Raises DialError, OSError; `target` is a secret that neither repeats."""
     from websockets.client import ClientProtocol  # noqa: PLC0415  # only who wants a WebSocket pays for it
     from websockets.typing import Subprotocol  # noqa: PLC0415
-    from websockets.uri import parse_uri  # noqa: PLC0415
+    from websockets.uri import WebSocketURI  # noqa: PLC0415
 
     silent = logging.Logger("websockets")  # noqa: LOG001  # it would write the signature into a log of level debug
     silent.disabled = True
+    path, _, query = target.partition("?")  # urllib would keep the last 128 that it has parsed, secrets and all
     protocol = ClientProtocol(
-        parse_uri(f"wss://{host}{target}"),
+        WebSocketURI(secure=True, host=host, port=_HTTPS, path=path, query=query, username=None, password=None),
         subprotocols=[Subprotocol(_SUBPROTOCOL)],
         max_size=MAX_MESSAGE,
         logger=silent,

@@ -200,7 +200,9 @@ class Paho:
         mqtt_5: bool = False,
         will: tuple[str, bool] | None = None,
         keep_alive: int = 60,
+        websocket: str = "",
     ) -> None:
+        """`websocket`: what to ask for in the handshake of one."""
         self.connected: queue.Queue[ReasonCode] = queue.Queue()
         self.acknowledged: queue.Queue[tuple[int, ReasonCode]] = queue.Queue()
         self.subscribed: queue.Queue[list[ReasonCode]] = queue.Queue()
@@ -208,7 +210,14 @@ class Paho:
         self.disconnected: queue.Queue[ReasonCode] = queue.Queue()
         self.limits: Properties | None = None
         version = MQTTProtocolVersion.MQTTv5 if mqtt_5 else MQTTProtocolVersion.MQTTv311
-        self.client = Client(CallbackAPIVersion.VERSION2, client_id, protocol=version, reconnect_on_failure=False)
+        self.client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id,
+            protocol=version,
+            transport="websockets" if websocket else "tcp",
+            reconnect_on_failure=False,
+        )
+        self.client.ws_set_options(websocket, {"Host": ENDPOINT})
         self.client.on_connect = self._on_connect
         self.client.on_publish = lambda _c, _u, mid, reason, _p: self.acknowledged.put((mid, reason))
         self.client.on_subscribe = lambda _c, _u, _mid, reasons, _p: self.subscribed.put(reasons)
@@ -291,9 +300,19 @@ def properties(kind: int, **values: int) -> Properties:
 class RawClient:
     """Packets byte by byte, over TLS that does everything right."""
 
-    def __init__(self, pki: Pki, port: int) -> None:
+    def __init__(
+        self,
+        pki: Pki,
+        port: int,
+        *,
+        endpoint: str = ENDPOINT,
+        pair: Pair | None = None,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         sock = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
-        self.tls = _context(pki.ca_file, pki.gateway).wrap_socket(sock)
+        context = context or _context(pki.ca_file, pair or pki.gateway, endpoint=endpoint)
+        with sock:  # what TLS has not taken over
+            self.tls = context.wrap_socket(sock, server_hostname=endpoint)
 
     def send(self, *packets: bytes) -> None:
         self.tls.sendall(b"".join(packets))
@@ -314,8 +333,8 @@ class RawClient:
 
 
 @contextmanager
-def raw(pki: Pki, port: int) -> Iterator[RawClient]:
-    client = RawClient(pki, port)
+def raw(pki: Pki, port: int, **how: Any) -> Iterator[RawClient]:
+    client = RawClient(pki, port, **how)
     try:
         yield client
     finally:
