@@ -94,23 +94,28 @@ def run(args: argparse.Namespace) -> int:
 async def _serve(args: argparse.Namespace, broker: tuple[str, int] | None) -> int:
     show = _Json() if args.json else _Text()
     made = _make(args)
+    stop = _stop_event()
     standin = StandIn(_settings(args, made), pki=made.pki, broker=broker, observer=show.publish, watcher=show.event)
     try:
         async with standin:
             show.start(_connection(args, made.pki, standin), _websocket(made.pki, standin), _notes(args, standin))
-            await _until_stopped(standin, args.cut_every)
+            await _until(stop, standin, args.cut_every)
     except OSError as error:
         hint = "--port, --alpn-port, --websocket-port and --credentials-port name others, 0 takes a free one"
         raise ConfigError([Problem(where="the stand-in", what=str(error), hint=hint)]) from None
     return 0
 
 
-async def _until_stopped(standin: StandIn, cut_every: float | None) -> None:
-    """Until SIGINT or SIGTERM, cutting the connections now and then where that is asked for."""
+def _stop_event() -> asyncio.Event:
+    """Set by SIGINT and SIGTERM."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _until(stop: asyncio.Event, standin: StandIn, cut_every: float | None) -> None:
+    """Until it is set, cutting the connections now and then where that is asked for."""
     while not stop.is_set():
         try:
             await asyncio.wait_for(stop.wait(), cut_every)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,16 +18,23 @@ import pytest
 
 from lorabridge.cli import standin
 from lorabridge.cli.main import EXIT_CONFIG, main
+from lorabridge.errors import Problem
+from lorabridge.settings import read_table
 from lorabridge.simulation.pki import Pair
 from lorabridge.simulation.standin import ClientHello, Event, Happening, Refusal
+from lorabridge.upstream.aws_settings import AwsIotSettings, check_form
 from tests.simulation.standin_help import TIMEOUT, Things, paho_at
+from tests.upstream.harness import running as upstream
 
 STATUS = "lorabridge/gw-1/status"
 
 
 @contextmanager
 def serving(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "lorabridge.cli.main", "standin", str(folder), "--port", "0", "--alpn-port", "0"]
+    ports = [
+        word for name in ("port", "alpn-port", "websocket-port", "credentials-port") for word in (f"--{name}", "0")
+    ]
+    command = [sys.executable, "-m", "lorabridge.cli.main", "standin", str(folder), *ports]
     process = subprocess.Popen(
         [*command, "--endpoint", "localhost", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -85,10 +94,41 @@ def test_what_it_prints_is_what_a_client_needs_and_what_arrives_is_shown(tmp_pat
 
 
 @pytest.mark.slow
+def test_the_lines_for_a_websocket_are_what_the_bridge_needs(tmp_path: Path) -> None:
+    with serving(tmp_path / "pki", "--json", "--websocket", "--credentials-last", "900") as process:
+        problems: list[Problem] = []
+        link = read_table(AwsIotSettings, told(process, "listening")["aws_iot"], "aws_iot", problems)
+        assert link is not None, problems
+        assert (link.transport, link.websocket.region) == ("websocket", "us-east-1")
+        assert check_form(link, "gw-1") == []
+
+        async def deliver() -> None:
+            async with upstream(link) as bridge:
+                bridge.commit()
+                await bridge.outbox.until_empty()
+
+        asyncio.run(deliver())
+        assert told(process, "lent")["detail"].startswith("ASIA")
+        assert told(process, "connected")["detail"] == "gw-1 MQTT 3.1.1"
+
+
+@pytest.mark.slow
+def test_the_lines_for_a_websocket_are_a_table_of_their_own(tmp_path: Path) -> None:
+    with serving(tmp_path / "pki", "--websocket") as process:
+        assert process.stdout is not None
+        text = ""
+        while "[aws_iot.websocket]" not in text or not text.endswith("\n\n"):
+            text += process.stdout.readline()
+    table = tomllib.loads(text)["aws_iot"]
+    assert table["transport"] == "websocket"
+    assert table["websocket"]["credentials_endpoint"] == "credentials.localhost"
+
+
+@pytest.mark.slow
 def test_faults_are_as_asked_for_and_text_is_for_people(tmp_path: Path) -> None:
     with serving(tmp_path, "--cut-every", "0.3", "--deny-subscribe", "--just-in-time") as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline().strip() for _ in range(7)]
+        lines = [process.stdout.readline().strip() for _ in range(8)]
         assert lines[0] == "[aws_iot]"
         port = int(lines[2].rpartition(":")[2].strip('"'))
         for _ in range(2):
@@ -126,9 +166,18 @@ def test_a_broker_is_host_and_port(broker: str, tmp_path: Path, capsys: pytest.C
 
 def test_a_port_that_is_taken_is_told_with_a_hint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        options = ["--port", str(taken.getsockname()[1]), "--broker", "[::1]:1883", "--alpn-port", "0"]
+        options = [
+            "--port",
+            str(taken.getsockname()[1]),
+            "--broker",
+            "[::1]:1883",
+            "--alpn-port",
+            "0",
+            "--websocket-port",
+            "0",
+        ]
         assert main(["standin", str(tmp_path / "pki"), *options]) == EXIT_CONFIG
-    assert "--port and --alpn-port" in capsys.readouterr().err
+    assert "--port, --alpn-port, --websocket-port and --credentials-port" in capsys.readouterr().err
 
 
 def test_what_a_peer_sent_is_shown_without_what_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
