@@ -119,8 +119,9 @@ def lack(what: str, *found: Path) -> None:
 
 def skip_unless_python_uses_it() -> None:
     """A Python with an OpenSSL of its own finds no provider of the system's."""
-    system = subprocess.run(["openssl", "version"], capture_output=True, text=True, check=True).stdout
-    if not system.startswith(ssl.OPENSSL_VERSION):
+    asking = [component("openssl", hint=HINT), "version"]
+    system = subprocess.run(asking, capture_output=True, text=True, check=True).stdout
+    if ssl.OPENSSL_VERSION not in system:
         pytest.skip(f"this Python has {ssl.OPENSSL_VERSION} of its own, the system {system.strip()}")
 
 
