@@ -188,7 +188,8 @@ def build_context(settings: TlsSettings, alpn: str | None = None) -> ssl.SSLCont
         if settings.certificate_file:
             context.load_cert_chain(settings.certificate_file, settings.private_key_file, password=_no_password)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise ConfigError(check_files(settings) or [Problem(where="certificate files", what=str(error))]) from None
+        told = [msgspec.structs.replace(problem, warning=False) for problem in check_files(settings)]
+        raise ConfigError(told or [Problem(where="certificate files", what=str(error))]) from None
     return context
 
 

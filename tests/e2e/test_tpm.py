@@ -89,8 +89,8 @@ def use(installation: Installation, pair: Pair) -> None:
     installation.configuration.write_text(text, encoding="utf-8")
 
 
-def check(installation: Installation, *before: str) -> subprocess.CompletedProcess[str]:
-    command = [*before, LORABRIDGE, "check", "--config", str(installation.configuration)]
+def check(installation: Installation, *before: str, word: str = "check") -> subprocess.CompletedProcess[str]:
+    command = [*before, LORABRIDGE, word, "--config", str(installation.configuration)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -171,3 +171,17 @@ def test_a_key_that_asks_for_a_password_is_refused_and_nobody_is_asked(
         checked = check(installation, *tpm.command)
         assert checked.returncode != 0
         assert "is the key of a TPM that asks for a password" in checked.stdout
+
+
+def test_the_doctor_walks_the_whole_way_with_the_tpm_and_without_it_stops_at_tls(
+    tpm: SoftwareTpm, cloud: Cloud, site: Site
+) -> None:
+    with installed(site, device_file(DEVICES)) as installation:
+        use(installation, cloud.pairs["EC"])
+        able = check(installation, *tpm.command, word="doctor")
+        assert able.returncode == 0, able.stdout
+        assert "PUBACK for" in able.stdout
+        unable = check(installation, word="doctor")
+        assert unable.returncode != 0
+        assert "TPM" in unable.stdout
+        assert "PUBACK for" not in unable.stdout
