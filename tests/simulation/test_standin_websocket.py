@@ -201,21 +201,41 @@ def test_each_door_has_its_own_name(pki: Pki, standin: Running, door: str, name:
     standin.refused(Refusal.WRONG_SERVER_NAME)
 
 
-def test_without_a_certificate_nothing_is_lent_and_a_websocket_needs_none(pki: Pki, standin: Running) -> None:
-    opening = (
-        f"GET {signed(pki, standin)} HTTP/1.1\r\nHost: {ENDPOINT}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+def opening(target: str) -> str:
+    """A handshake without its end."""
+    return (
+        f"GET {target} HTTP/1.1\r\nHost: {ENDPOINT}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
     )
-    text = b"\x81\x80\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("frames", "refusal", "last"),
+    [
+        (b"\x81\x80\0\0\0\0", Refusal.WEBSOCKET, b"\x88\x02\x03\xeb"),  # text: 1003, unsupported data
+        (b"\x82\x00", Refusal.WEBSOCKET, b"\x03\xeaincorrect masking"),  # without a mask: 1002, protocol error
+        (b"\x82\x84\0\0\0\0\xf0\x00\xf0\x00", Refusal.UNEXPECTED_PACKET, b"\x88\x02\x03\xe8"),
+    ],
+)
+def test_a_websocket_is_opened_without_a_certificate_and_closed_for_what_is_no_mqtt(
+    pki: Pki, standin: Running, frames: bytes, refusal: Refusal, last: bytes
+) -> None:
+    before = standin.standin.counters[refusal.value]
     context = ssl.create_default_context(cafile=str(pki.ca_file))
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with raw(pki, standin.standin.websocket_port, context=context) as client:
-        client.send(f"{opening}Sec-WebSocket-Protocol: mqtt\r\n\r\n".encode())
+        client.send(f"{opening(signed(pki, standin))}Sec-WebSocket-Protocol: mqtt\r\n\r\n".encode())
         assert client.read(12) == b"HTTP/1.1 101"
-        client.send(text)
-        assert client.rest().endswith(b"\x88\x02\x03\xeb"), "1003, unsupported data"
-    assert standin.refused(Refusal.WEBSOCKET).detail == "text where MQTT is binary"
-    answer = exchange(pki, standin.standin.websocket_port, ENDPOINT, f"{opening}\r\n".encode())
+        client.send(b"\x89\x82\0\0\0\0hi" + frames)
+        said = client.rest()
+        assert b"\x8a\x02hi" in said, "a ping has its pong"
+        assert said.endswith(last)
+    assert standin.standin.counters[refusal.value] > before
+
+
+def test_what_opens_no_websocket_is_answered_in_http(pki: Pki, standin: Running) -> None:
+    request = f"{opening(signed(pki, standin))}\r\n".encode()
+    answer = exchange(pki, standin.standin.websocket_port, ENDPOINT, request)
     assert answer.startswith(b"HTTP/1.1 400"), "without a subprotocol"
     unsigned = f"GET /mqtt HTTP/1.1\r\nHost: {ENDPOINT}\r\n\r\n".encode()
     answer = exchange(pki, standin.standin.websocket_port, ENDPOINT, unsigned)
@@ -256,6 +276,15 @@ def test_credentials_that_end_end_their_connections_and_no_others(pki: Pki) -> N
         again = f"GET {way} HTTP/1.1\r\nHost: {ENDPOINT}\r\n\r\n".encode()
         assert exchange(pki, standin.standin.websocket_port, ENDPOINT, again).startswith(b"HTTP/1.1 403")
         assert standin.standin.counters["credentials"] == 2
+
+
+def test_a_client_that_says_close_is_lost(pki: Pki, standin: Running) -> None:
+    with raw(pki, standin.standin.websocket_port) as client:
+        client.send(f"{opening(signed(pki, standin))}Sec-WebSocket-Protocol: mqtt\r\n\r\n".encode())
+        assert client.read(12) == b"HTTP/1.1 101"
+        client.send(b"\x88\x82\0\0\0\0\x03\xe8")
+        assert client.rest().endswith(b"\x88\x02\x03\xe8")
+    assert standin.happened(Happening.LOST).detail == "WebSocket closed"
 
 
 def test_who_asks_for_nothing_is_left_at_both_doors(pki: Pki) -> None:

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -157,6 +158,20 @@ class TestCredentials:
         secrets = {"Signature", *asyncio.run(deliver())}
         said = [record.getMessage() for record in caplog.records if record.name != "websockets.server"]
         assert not any(secret in line for line in said for secret in secrets)
+
+    def test_what_is_signed_with_them_stays_in_no_cache(self, pki: Pki) -> None:
+        async def deliver() -> None:
+            async with (
+                serving(ScriptedEndpoint(), None) as broker,
+                standing_in(pki, broker.port) as standin,
+            ):
+                cache: Any = urlsplit
+                cache.cache_clear()
+                async with running(at(standin, pki)):
+                    await connected(standin, 1)
+                assert cache.cache_info().currsize == 0
+
+        asyncio.run(deliver())
 
     def test_those_that_end_within_five_minutes_are_fetched_anew(self, pki: Pki) -> None:
         async def deliver() -> None:

@@ -104,7 +104,7 @@ class ClientSide(TlsEnd):
             self._say(websocket.outgoing())
             self._refuse(lease)
             return
-        websocket.accept()
+        websocket.accept(request)
         self._lease = lease
         self._lease_ends = self._loop.call_later(lease.ends - self._front.clock(), self.end, Refusal.CREDENTIALS)
         self._open(lease.policy)

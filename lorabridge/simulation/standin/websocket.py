@@ -24,7 +24,7 @@ class WebSocketEnd:
     def __init__(self) -> None:
         self._protocol = ServerProtocol(subprotocols=[Subprotocol("mqtt")], max_size=_MAX_MESSAGE)
         self._inbox = bytearray()
-        self._request: Request | None = None
+        self._was_asked = False
         self.is_over = False
         """The client has said Close, or broken the rules."""
 
@@ -34,20 +34,17 @@ class WebSocketEnd:
         found: Request | None = None
         for event in self._protocol.events_received():
             if isinstance(event, Request):
-                found = self._request = event
+                found, self._was_asked = event, True
             elif isinstance(event, Frame):
                 self._take(event)
-        if self._request is None and (error := self._protocol.handshake_exc) is not None:
+        error = self._protocol.parser_exc if self._was_asked else self._protocol.handshake_exc
+        if error is not None:
             raise BadWebSocket(str(error))
-        if (broken := self._protocol.parser_exc) is not None and self._request is not None:
-            raise BadWebSocket(str(broken))
         return found
 
-    def accept(self) -> None:
+    def accept(self, request: Request) -> None:
         """Open it. Raises BadWebSocket for what asks for something else."""
-        if self._request is None:
-            raise RuntimeError("no request came")
-        response = self._protocol.accept(self._request)
+        response = self._protocol.accept(request)
         self._protocol.send_response(response)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             raise BadWebSocket(str(self._protocol.handshake_exc))
