@@ -21,7 +21,8 @@ def test_keys_are_readable_by_their_owner_only_and_no_authoritys_key_is_written(
     pki = make_pki(folder, endpoint=ENDPOINT, gateway_id="gw-1")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     keys = [file for file in folder.iterdir() if b"PRIVATE KEY" in file.read_bytes()]
-    assert sorted(file.name for file in keys) == ["gateway.key", "server-ecdsa.key", "server-rsa.key"]
+    names = ["gateway.key", "server-credentials.key", "server-ecdsa.key", "server-rsa.key"]
+    assert sorted(file.name for file in keys) == names
     assert {stat.S_IMODE(file.stat().st_mode) for file in keys} == {0o600}
     for ca_file in (pki.endpoints.ca_file, pki.devices.ca_file):
         authority = x509.load_pem_x509_certificate(ca_file.read_bytes()).public_key()
@@ -44,7 +45,7 @@ def test_everything_says_that_it_is_throw_away_and_ends_within_a_day(tmp_path: P
         for file in tmp_path.glob("*.pem")
         if b"BEGIN CERTIFICATE-" in file.read_bytes()
     ]
-    assert len(certificates) == 5
+    assert len(certificates) == 6
     for certificate in certificates:
         assert "throw-away" in certificate.subject.rfc4514_string()
         assert certificate.not_valid_after_utc <= now + timedelta(days=1)

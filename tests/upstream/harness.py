@@ -26,7 +26,7 @@ from lorabridge.upstream.link import LinkReport
 from lorabridge.upstream.link_settings import LinkSettings
 from lorabridge.upstream.pacing import Pace
 from lorabridge.upstream.topics import Topics
-from tests.pki import Authority, Pair
+from tests.pki import Authority
 
 ENDPOINT = "test-ats.iot.eu-west-1.amazonaws.com"
 GATEWAY = "gw-1"
@@ -113,11 +113,17 @@ class CommandInbox:
 
 def link_settings(authority: Authority, port: int, **more: Any) -> AwsIotSettings:
     """Settings for a server on loopback, with the client certificate of this authority."""
-    return settings_with(authority.file, authority.client(GATEWAY), port, **more)
+    pair = authority.client(GATEWAY)
+    return settings_with(port, **files(authority.file, pair.certificate, pair.key) | more)
 
 
-def settings_with(ca_file: Path, pair: Pair, port: int, **more: Any) -> AwsIotSettings:
-    """The same with these files."""
+def files(ca_file: Path, certificate: Path, key: Path) -> dict[str, str]:
+    """The settings of three files."""
+    return {"ca_file": str(ca_file), "certificate_file": str(certificate), "private_key_file": str(key)}
+
+
+def settings_with(port: int, **more: Any) -> AwsIotSettings:
+    """The same, with the files that are among `more`."""
     quick: dict[str, Any] = {
         "connect_timeout": Duration(5),
         "puback_timeout": Duration(5),
@@ -125,13 +131,8 @@ def settings_with(ca_file: Path, pair: Pair, port: int, **more: Any) -> AwsIotSe
         "backoff_cap": Duration(0.1),
         "max_publishes_per_second": 0,
     }
-    files = {
-        "ca_file": str(ca_file),
-        "certificate_file": str(pair.certificate),
-        "private_key_file": str(pair.key),
-    }
     names = {"endpoint": ENDPOINT, "connect_address": f"127.0.0.1:{port}", "thing_name": GATEWAY}
-    return AwsIotSettings(**names | quick | files | more)
+    return AwsIotSettings(**names | quick | more)
 
 
 class Upstream:

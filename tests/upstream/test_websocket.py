@@ -39,6 +39,7 @@ from tests.upstream.harness import (
     UPLINK_TOPIC,
     CommandInbox,
     Upstream,
+    files,
     running,
     settings_with,
 )
@@ -81,8 +82,8 @@ def settings_for(pki: Pki, port: int, lender_port: int, **more: Any) -> AwsIotSe
         region="eu-west-1",
     )
     usual = {"connect_timeout": Duration(20), "puback_timeout": Duration(20)}
-    own = PemPair(pki.gateway.certificate, pki.gateway.key)
-    return settings_with(pki.ca_file, own, port, transport="websocket", websocket=websocket, **usual | more)
+    own = files(pki.ca_file, pki.gateway.certificate, pki.gateway.key)
+    return settings_with(port, transport="websocket", websocket=websocket, **own | usual | more)
 
 
 @asynccontextmanager
@@ -233,11 +234,11 @@ class TestCredentials:
 
         async def deliver() -> None:
             install(pairs[0])
-            files = {"certificate_file": str(certificate), "private_key_file": str(key)}
+            changing = files(pki.ca_file, certificate, key)
             async with (
                 serving(ScriptedEndpoint(), None) as broker,
                 standing_in(pki, broker.port, *pairs) as standin,
-                running(at(standin, pki, **files)) as upstream,
+                running(at(standin, pki, **changing)) as upstream,
             ):
                 upstream.commit()
                 await upstream.outbox.until_empty()
@@ -306,10 +307,10 @@ class TestCredentials:
         self, pki: Pki, contexts: Contexts, tmp_path: Path
     ) -> None:
         stranger = Authority(tmp_path, "Another Root").client(GATEWAY)
-        files = {"certificate_file": str(stranger.certificate), "private_key_file": str(stranger.key)}
+        own = files(pki.ca_file, stranger.certificate, stranger.key)
 
         async def dial(port: int) -> None:
-            async with running(settings_for(pki, 1, port, **files)) as upstream:
+            async with running(settings_for(pki, 1, port, **own)) as upstream:
                 report = await upstream.reported(lambda report: report.fault is LinkFault.CLIENT_CERTIFICATE_REFUSED)
                 assert report.detail.startswith("credentials endpoint: ")
 
