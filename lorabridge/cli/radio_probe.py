@@ -11,7 +11,8 @@ import msgspec
 
 from lorabridge.cli.main import EXIT_FAILED, EXIT_OK
 from lorabridge.radio.gnss.clock import GnssState
-from lorabridge.radio.gnss.reader import BAUD, GnssReader
+from lorabridge.radio.gnss.framing import BAUD
+from lorabridge.radio.gnss.reader import GnssReader
 from lorabridge.radio.serial_port import PortError
 from lorabridge.radio.usb_mcu import TIMEOUT, Mcu, UsbPort, find_ports
 
