@@ -27,7 +27,8 @@ from lorabridge.radio.basics_station.source import INBOX_SHARE, MAX_MESSAGE, Bas
 from lorabridge.radio.basics_station.uplinks import REMEMBERED, Heard, Uplinks
 from lorabridge.radio.inbox import INBOX_LIMIT
 from lorabridge.simulation.pki import make_pki
-from tests.radio.station_peer import EUI, ID6, LIMIT, TMST, UPDF, VERSION, configured, endpoint, order, played, station
+from tests.radio.sending import played
+from tests.radio.station_peer import EUI, ID6, LIMIT, TMST, UPDF, VERSION, configured, endpoint, order, station
 from tests.radio.station_replay import RecordedStation, recording
 
 OTHER = "/router/::2"
