@@ -2,6 +2,8 @@
 # PYTHON=/path/to/python3 names the interpreter to make .venv with (3.11 or newer).
 
 PY := .venv/bin/python
+# Test files that run at the same time, more than there are cores: most end-to-end tests wait. AT_ONCE= for one after the other.
+AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
 export PYTHON
 
 .DEFAULT_GOAL := help
@@ -25,11 +27,11 @@ test: .venv/stamp-dev ## every test, with coverage and its bounds
 	.ci/mosquitto
 	.ci/fault-tools
 	rm -f .coverage .coverage.*
-	$(PY) -m coverage run -m pytest $(PYTEST_ARGS)
+	$(PY) -m coverage run -m pytest $(AT_ONCE) $(PYTEST_ARGS)
 	.ci/coverage
 
 quick: .venv/stamp-dev ## the tests that take no more than a few seconds each
-	$(PY) -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(PY) -m pytest -m "not slow" $(AT_ONCE) $(PYTEST_ARGS)
 
 check: .venv/stamp-dev ## style, types, layers, spelling, scripts, documents, example configuration
 	.ci/check

@@ -11,6 +11,7 @@ from lorabridge.daemon import config, status
 from lorabridge.errors import ConfigError, Problem
 
 _TIMEOUT = 5.0
+_YES_NO = {True: "yes", False: "no"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +39,8 @@ def _ask(path: Path) -> dict[str, Any]:
 
 def _readable(answer: dict[str, Any]) -> str:
     """The answer for people: one fact a line, and of the counters those that counted something."""
-    lines = [f"{name:<12} {value}" for name, value in answer.items() if isinstance(value, (str, int)) and value != ""]
+    facts = {name: value for name, value in answer.items() if isinstance(value, (str, int)) and value != ""}
+    lines = [f"{name:<12} {_YES_NO[value] if isinstance(value, bool) else value}" for name, value in facts.items()]
     if answer["stuck"]:
         lines.append(f"{'stuck':<12} {', '.join(answer['stuck'])}")
     lines += [f"{state:<12} {name}" for name, state in answer.get("radios_down", {}).items()]

@@ -114,6 +114,10 @@ def _files(path: Path, problems: list[Problem]) -> list[Path]:
     """The device files at `path` in the order of their names."""
     try:
         if not path.is_dir():
+            if _is_pattern(path):
+                hint = f'name the folder: devices = "{path.parent}"'
+                problems.append(Problem(where=str(path), what="patterns are not looked up here", hint=hint))
+                return []
             return [path]
         mode = path.stat().st_mode
         if mode & 0o022:
@@ -128,6 +132,11 @@ def _files(path: Path, problems: list[Problem]) -> list[Path]:
         hint = "write one, or make one with `lorabridge devices import`"
         problems.append(Problem(where=str(path), what=what, hint=hint, warning=True))
     return found
+
+
+def _is_pattern(path: Path) -> bool:
+    """`*.toml` of some folder, as a shell would look it up; a file may be called like that, though."""
+    return "*" in path.name and not path.exists()
 
 
 def _read_devices(table: Mapping[str, Any], reading: _Reading) -> Iterator[LoadedDevice]:

@@ -56,6 +56,7 @@ def test_people_read_one_fact_a_line(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert main(["status", "--config", str(config)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["version", "1.2.3"]
+    assert ["healthy", "yes"] in [line.split() for line in lines]
     assert ["accepted", "41"] in [line.split() for line in lines]
     assert lines[lines.index("gateways:") + 1].strip() == "none"
 

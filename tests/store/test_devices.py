@@ -370,6 +370,18 @@ def test_a_missing_path_is_told(tmp_path: Path) -> None:
     assert "no such file" in problem.what
 
 
+def test_a_pattern_is_told_to_be_the_folder(tmp_path: Path) -> None:
+    write(tmp_path / "a.toml", ABP)
+    devices, (problem,) = load_devices(tmp_path / "*.toml", credentials_dir=None)
+    assert (devices, problem.hint) == ((), f'name the folder: devices = "{tmp_path}"')
+
+
+def test_a_file_may_be_called_like_a_pattern(tmp_path: Path) -> None:
+    write(tmp_path / "*.toml", ABP)
+    devices, problems = load_devices(tmp_path / "*.toml", credentials_dir=None)
+    assert (len(devices), problems) == (1, [])
+
+
 @pytest.mark.parametrize(
     ("text", "where", "says"),
     [
