@@ -26,11 +26,6 @@ FILTER = f"lorabridge/{GATEWAY}/cmd/+"
 MQTT_5_CONNACK = b"\x20\x03\x00\x00\x00"
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("pki"))
-
-
 @asynccontextmanager
 async def linked(
     authority: Authority, endpoint: ScriptedEndpoint, inbox: CommandInbox | None, **more: Any
