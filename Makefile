@@ -26,6 +26,7 @@ simulate: .venv/stamp-simulation ## play recorded frames through the real bridge
 test: .venv/stamp-dev ## every test, with coverage and its bounds
 	.ci/mosquitto
 	.ci/fault-tools
+	.ci/tpm-tools
 	rm -f .coverage .coverage.*
 	$(PY) -m coverage run -m pytest $(AT_ONCE) $(PYTEST_ARGS)
 	.ci/coverage

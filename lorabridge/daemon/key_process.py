@@ -30,7 +30,11 @@ class Answer(msgspec.Struct, omit_defaults=True):
     csr: str = ""
 
 
-def _request(files: CertificateFiles, name: str) -> Answer:
+def _request(files: CertificateFiles, settings: TlsSettings, name: str) -> Answer:
+    """Refused when it would replace a key in a TPM by one in a file."""
+    key = Path(settings.private_key_file)
+    if key.exists() and tls.is_in_tpm(key.read_bytes()):
+        return Answer(error="the private key is in a TPM, and so must the next one be: docs/tpm.md")
     _, pem, csr = new_key(name)
     write_private(files.requested_key, pem, replace=True)
     return Answer(csr=csr)
@@ -63,7 +67,7 @@ def main(arguments: list[str]) -> int:
     files = CertificateFiles(settings.certificate_file, settings.private_key_file)
     try:
         if verb == REQUEST:
-            answer = _request(files, name)
+            answer = _request(files, settings, name)
         elif verb == INSTALL:
             answer = _install(files, settings, sys.stdin.buffer.read(_MAX_PEM).decode("ascii", "replace"))
         else:

@@ -105,6 +105,10 @@ class AwsIot:
         """When the certificate in use expires, UTC; None until one proved itself."""
         return self._rotation.valid_until
 
+    def status(self, state: str, detail: str) -> Message:
+        """Our status as of now, by whatever way it leaves."""
+        return Message(self._status_topic, self._status(state, detail), self._settings.retain_status)
+
     def tell(self, detail: str) -> None:
         """Publish our status once more, with something that somebody should know; nothing happens while offline."""
         if self._is_at_work() and self._is_announced:
@@ -202,7 +206,7 @@ class AwsIot:
 
     def _connection_settings(self, choice: Choice) -> ConnectionSettings:
         settings = self._settings
-        will = Message(self._status_topic, self._status("offline", "connection lost"), settings.retain_status)
+        will = self.status("offline", "connection lost")
         return ConnectionSettings(
             tls=settings,
             context=choice.context,
@@ -397,5 +401,4 @@ class AwsIot:
 
     def _publish_status(self, state: str, detail: str, key: int) -> None:
         if self._connection is not None:
-            payload = self._status(state, detail)
-            self._connection.publish(Message(self._status_topic, payload, self._settings.retain_status), key)
+            self._connection.publish(self.status(state, detail), key)

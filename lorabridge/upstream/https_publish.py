@@ -25,6 +25,7 @@ import msgspec
 from lorabridge.backoff import Backoff
 from lorabridge.upstream import tls
 from lorabridge.upstream.aws_settings import AwsIotSettings
+from lorabridge.upstream.connection import Message
 from lorabridge.upstream.faults import LinkDown, LinkFault, fault_of_error, fault_of_tls_reason
 from lorabridge.upstream.http import MAX_HEAD, BadResponseError, HttpConnection, Response
 from lorabridge.upstream.link import NOT_YOURS, Listener
@@ -37,6 +38,8 @@ _OK = 200
 _OF_THE_RECORD = frozenset({400, 401, 403, 413})
 """Statuses that refuse this record on this topic, and say nothing of others."""
 _TOO_MANY_REQUESTS = 429
+_OWN_KEY = -1
+"""Key of what `say` publishes; a listener's are above 0."""
 _COUNTERS = ("connections", "published", "acknowledged", "refused", "failed", "rounds_failed")
 _SHOWN = 200
 """Bytes of an answer that stand in the detail of a fault."""
@@ -66,6 +69,7 @@ class HttpsPublisher:
         self._wake: asyncio.TimerHandle | None = None
         self._reopen: asyncio.TimerHandle | None = None
         self._told = False
+        self._on_said: Callable[[LinkDown | None], None] = lambda _down: None
         self._refusal: LinkDown | None = None
         """Why nothing new is begun: what failed first in this round; None while all is well."""
         self._is_stopping = False
@@ -89,11 +93,15 @@ class HttpsPublisher:
                 task.cancel()
             self.rest()
 
-    async def stop(self, limit: float) -> None:
-        """Publish nothing new, wait up to `limit` seconds for what is under way."""
+    async def stop(self, limit: float, farewell: Message | None = None) -> None:
+        """Publish nothing new, wait for what is under way and say `farewell` after it, in `limit` seconds together."""
         self._is_stopping = True
-        if self._under_way:
-            await asyncio.wait(set(self._under_way.values()), timeout=limit)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                if self._under_way:
+                    await asyncio.wait(set(self._under_way.values()))
+                if farewell is not None:
+                    await self._send(farewell, _OWN_KEY)
         self.rest()
 
     def rest(self) -> None:
@@ -129,13 +137,26 @@ class HttpsPublisher:
 
     def publish(self, topic: str, payload: bytes, key: int) -> None:
         """Begin a request under `key`, allowed by `has_room`."""
-        self._publishes.take(1)
-        self._bytes.take(len(payload))
         self.counters["published"] += 1
+        self._begin(Message(topic, payload), key)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._under_way
+
+    def say(self, message: Message, on_said: Callable[[LinkDown | None], None]) -> None:
+        """Publish something that is no record, one at a time, allowed by `has_room`; a refusal of it fails no round."""
+        self._on_said = on_said
+        self._begin(message, _OWN_KEY)
+
+    def _begin(self, message: Message, key: int) -> None:
+        self._publishes.take(1)
+        self._bytes.take(len(message.payload))
         self._is_resting = False
         if math.isinf(self._working_since):
             self._working_since = time.monotonic()
-        task = asyncio.get_running_loop().create_task(self._send(topic, payload, key), name=f"https-{key}")
+        task = asyncio.get_running_loop().create_task(self._send(message, key), name=f"https-{key}")
         self._under_way[key] = task
         task.add_done_callback(lambda done: self._ended(key, done))
 
@@ -144,10 +165,11 @@ class HttpsPublisher:
 
     # A request and its end.
 
-    async def _send(self, topic: str, payload: bytes, key: int) -> LinkDown | None:
-        """One record; None when it was taken, else why not."""
+    async def _send(self, message: Message, key: int) -> LinkDown | None:
+        """One publish; None when it was taken, else why not."""
+        target = f"/topics/{quote(message.topic, safe='')}?qos=1{'&retain=true' if message.retain else ''}"
         try:
-            response = await self._post(f"/topics/{quote(topic, safe='')}?qos=1", payload)
+            response = await self._post(target, message.payload)
         except _UnansweredError as error:
             return error.down
         detail = f"HTTP {response.status}: {response.body[:_SHOWN]!r}"
@@ -213,9 +235,11 @@ class HttpsPublisher:
                 self._broken.set_exception(bug)
             return
         down = task.result()
+        if key == _OWN_KEY:
+            self._on_said(down)
         if down is None:
             self._taken(key)
-        else:
+        elif key != _OWN_KEY or down.culprit is None:
             self._failed[key] = down
             self.counters["failed" if down.culprit is None else "refused"] += 1
             self._refusal = self._refusal or down
@@ -223,13 +247,14 @@ class HttpsPublisher:
             self._end_round()
 
     def _taken(self, key: int) -> None:
-        self.counters["acknowledged"] += 1
+        self.counters["acknowledged"] += key != _OWN_KEY
         if time.monotonic() - self._working_since >= self._proved_after:
             self._backoff.reset()
         if self._refusal is None:
             self.trouble = None
         if self._listener is not None:
-            self._listener.acknowledged(key)
+            if key != _OWN_KEY:
+                self._listener.acknowledged(key)
             if not self._told:
                 self._told = True
                 asyncio.get_running_loop().call_soon(self._tell_ready)
@@ -237,9 +262,9 @@ class HttpsPublisher:
     def _end_round(self) -> None:
         """Nothing is under way: tell what failed, as of a connection that broke, and pause."""
         failed, self._failed = self._failed, {}
-        keys = sorted(failed)
+        keys = sorted(key for key in failed if key != _OWN_KEY)
         culprit = next((key for key in keys if failed[key].culprit is not None), NOT_YOURS)
-        self.trouble = failed[culprit or keys[0]]
+        self.trouble = failed[culprit or min(failed)]
         self.counters["rounds_failed"] += 1
         self._working_since = math.inf
         self._reopen = asyncio.get_running_loop().call_later(self._backoff.next(), self._go_on)

@@ -58,6 +58,10 @@ ALPN_MQTT = "x-amzn-mqtt-ca"
 RELEASED = datetime(2026, 11, 1, tzinfo=UTC)
 """A day this program has surely outlived: an earlier clock was never set."""
 
+_TPM_KEY = b"-----BEGIN TSS2 PRIVATE KEY-----"
+"""A key that only the TPM which made it can use; OpenSSL's provider `tpm2` reads the file."""
+_MISMATCHES = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+"""What OpenSSL says of another key, and of a key of another type."""
 _LAST_SECOND = 253_402_300_799.0
 """The end of the year 9999."""
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
@@ -184,7 +188,8 @@ def build_context(settings: TlsSettings, alpn: str | None = None) -> ssl.SSLCont
         if settings.certificate_file:
             context.load_cert_chain(settings.certificate_file, settings.private_key_file, password=_no_password)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise ConfigError(check_files(settings) or [Problem(where="certificate files", what=str(error))]) from None
+        told = [msgspec.structs.replace(problem, warning=False) for problem in check_files(settings)]
+        raise ConfigError(told or [Problem(where="certificate files", what=str(error))]) from None
     return context
 
 
@@ -291,6 +296,8 @@ def _check_key(settings: TlsSettings, key: bytes, own: list[Certificate]) -> lis
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415  # as in check_files
 
     path = settings.private_key_file
+    if is_in_tpm(key):
+        return _check_tpm_key(settings)
     try:
         public = load_pem_private_key(key, password=None).public_key()
         matches = not own or own[0].public_key() == public
@@ -300,9 +307,35 @@ def _check_key(settings: TlsSettings, key: bytes, own: list[Certificate]) -> lis
     except (ValueError, UnsupportedAlgorithm):
         hint = "it begins with -----BEGIN … PRIVATE KEY-----"
         return [Problem(where=path, what="holds no private key in PEM form", hint=hint)]
-    if not matches:
-        hint = f"it belongs to another certificate than {settings.certificate_file}"
-        return [Problem(where=path, what="does not match the certificate", hint=hint)]
+    return [] if matches else [_mismatch(settings)]
+
+
+def _mismatch(settings: TlsSettings) -> Problem:
+    hint = f"it belongs to another certificate than {settings.certificate_file}"
+    return Problem(where=settings.private_key_file, what="does not match the certificate", hint=hint)
+
+
+def is_in_tpm(key: bytes) -> bool:
+    """Whether the content of a key file names a key in a TPM."""
+    return key.lstrip().startswith(_TPM_KEY)
+
+
+def _check_tpm_key(settings: TlsSettings) -> list[Problem]:
+    """Only OpenSSL can judge it, where it has the TPM; elsewhere it is no fault of the file."""
+    path, trial = settings.private_key_file, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        trial.load_cert_chain(settings.certificate_file, path, password=_no_password)
+    except ssl.SSLError as error:
+        if error.reason in _MISMATCHES:
+            return [_mismatch(settings)]
+        what = "is the key of a TPM that cannot be used from here"
+        hint = "the service needs the TPM's device and OpenSSL's provider tpm2, and so does this command: docs/tpm.md"
+        return [Problem(where=path, what=what, hint=hint, warning=True)]
+    except ValueError:
+        hint = "a daemon has nobody to ask for the password: make a key without one"
+        return [Problem(where=path, what="is the key of a TPM that asks for a password", hint=hint)]
+    except OSError:  # the certificate cannot be read, which is told with its own path
+        return []
     return []
 
 

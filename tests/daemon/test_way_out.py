@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from lorabridge.radio.rxpk_lines import build_line
 from lorabridge.store.database import Store
 from lorabridge.upstream.aws_iot import AwsIot
 from lorabridge.upstream.faults import LinkFault, LinkState
+from lorabridge.upstream.https_status import BY_HTTPS
 from lorabridge.upstream.link import LinkReport
 from tests.daemon.config_help import ENDPOINT, GATEWAY, Installation, captured_log, lines_of
 from tests.lorawan.builders import device, heard, uplink
@@ -105,6 +106,45 @@ def test_each_turn_is_a_line_of_the_log_and_the_status_says_which_way_is_in_use(
         asyncio.run(turn())
         told = [line["event"] for line in lines_of(stream)]
     assert told == ["records leave by HTTPS, commands do not arrive", "records leave by MQTT again"] * 2
+
+
+@pytest.mark.parametrize("answer", [200, 403])
+def test_the_status_says_that_records_leave_by_https_or_the_log_why_it_does_not(
+    installation: Installation, answer: int
+) -> None:
+    async def turn(port: int, until: Callable[[], bool]) -> None:
+        https = f'fallback = "https"\n[aws_iot.https]\nafter = 1\nconnect_address = "127.0.0.1:{port}"\n[report]'
+        installation.write(installation.text.replace("[report]", https))
+        settings = installation.config.aws_iot
+        assert settings is not None
+        link = AwsIot(settings, GATEWAY, status=lambda *said: "|".join(said).encode(), rng=random.Random(1))
+        way_out = WayOut(settings, link, random.Random(1), will_within=0.0)
+        running = asyncio.create_task(way_out.run())
+        try:
+            await asyncio.sleep(0)
+            way_out.note(LinkReport(state=LinkState.CONNECTING))
+            way_out.note(LinkReport(state=LinkState.WAITING, fault=LinkFault.UNREACHABLE))
+            async with asyncio.timeout(60):
+                while not until():  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            await way_out.stop(60.0)
+        finally:
+            running.cancel()
+
+    with https_endpoint(server_context(installation), lambda _topic: answer) as endpoint, captured_log() as stream:
+
+        def refusals() -> list[dict[str, object]]:
+            return list(lines_of(stream, "status not published by HTTPS"))
+
+        asyncio.run(turn(endpoint.port, lambda: bool(endpoint.taken or refusals())))
+        told = refusals()
+    status = f"lorabridge/{GATEWAY}/status"
+    if answer == 200:
+        assert endpoint.taken == [(status, f"online|{BY_HTTPS}".encode()), (status, b"offline|stopped")]
+        assert told == []
+    else:
+        assert endpoint.asked == [status]
+        assert [line["fault"] for line in told] == ["publish_refused"]
 
 
 @pytest.fixture

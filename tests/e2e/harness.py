@@ -83,11 +83,11 @@ def open_site(*, policies: Callable[[Pki], dict[str, Policy]] | None = None, **c
         folder = Path(name)
         pki = new_pki(folder)
         server = Pair(pki.server_ecdsa.certificate, pki.server_ecdsa.key)
-        broker = Mosquitto(folder, pki.devices.ca_file, server)
-        broker.start()
         if policies is not None:
             changes["policies"] = policies(pki)
+        broker = Mosquitto(folder, pki.devices.ca_file, server)
         try:
+            broker.start()
             with running(pki, broker=("127.0.0.1", broker.plain_port), **{"event_limit": 100} | changes) as endpoint:
                 yield Site(folder, broker, endpoint)
         finally:

@@ -25,7 +25,7 @@ from tests.simulation.standin_help import ENDPOINT, GATEWAY, new_pki
 from tests.simulation.standin_help import running as standing_in
 from tests.upstream.harness import Upstream, link_settings
 from tests.upstream.harness import running as linking
-from tests.upstream.test_cloudformation import ARN, _resources, _text
+from tests.upstream.test_cloudformation import ARN, _statements, _text
 
 TEMPLATE = "lorabridge"
 SHADOW = f"$aws/things/{GATEWAY}/shadow/name/lorabridge"
@@ -34,7 +34,7 @@ SHADOW = f"$aws/things/{GATEWAY}/shadow/name/lorabridge"
 def template_policy(name: str) -> Policy:
     """A policy of the CloudFormation template, as the stand-in reads policies."""
     granted: dict[str, list[str]] = {}
-    for statement in _resources()[name]["Properties"]["PolicyDocument"]["Statement"]:
+    for statement in _statements(name, websocket=False):
         resources = statement["Resource"]
         for resource in resources if isinstance(resources, list) else [resources]:
             kind, _, pattern = _text(resource).removeprefix(ARN).partition("/")

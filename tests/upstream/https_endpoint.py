@@ -28,6 +28,8 @@ class HttpsEndpoint(socketserver.ThreadingTCPServer):
         self.answer = answer
         self.taken: list[tuple[str, bytes]] = []
         """Topic and payload of everything that was answered with 200."""
+        self.retained: list[str] = []
+        """Topics of those of them that are to be retained."""
         self.asked: list[str] = []
         """Topics."""
         self.clients: list[dict[str, Any]] = []
@@ -72,7 +74,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         where = urlsplit(self.path)
-        assert parse_qs(where.query) == {"qos": ["1"]}
+        query = parse_qs(where.query)
+        is_retained = query.pop("retain", ["false"]) == ["true"]
+        assert query == {"qos": ["1"]}
         assert where.path.startswith("/topics/")
         topic = unquote(where.path.removeprefix("/topics/"))
         server = self.server
@@ -86,6 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
             server.open_requests -= 1
             if status == 200:
                 server.taken.append((topic, body))
+                server.retained += [topic] * is_retained
         if status:
             self._say(status)
         self.close_connection = self.close_connection or not status or server.closes_after_each

@@ -57,6 +57,10 @@ def test_every_command_of_the_guide_is_one_that_the_cli_knows(command: str) -> N
 
 def test_the_configuration_of_the_guide_is_in_order() -> None:
     text = (DOCS / "aws-from-nothing.md").read_text()
-    (written,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    written, websocket = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     loaded = config.parse(written.encode(), "the guide")
     assert (loaded.gateway.id, loaded.link.thing_name) == ("roof-1", "roof-1")
+    extended = written.replace("[aws_iot]\n", '[aws_iot]\ntransport = "websocket"\n')
+    way = config.parse(f"{extended}\n{websocket}".encode(), "the guide").aws_iot
+    assert way is not None
+    assert (way.transport, way.websocket.role_alias) == ("websocket", "lorabridge")

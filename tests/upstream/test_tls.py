@@ -246,6 +246,28 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_password(settin
         build_context(settings)
 
 
+TPM_KEY = "-----BEGIN TSS2 PRIVATE KEY-----\nMAA=\n-----END TSS2 PRIVATE KEY-----\n"
+
+
+def test_a_key_of_a_tpm_that_is_not_here_is_no_fault_of_the_file_and_a_connection_says_what_it_needs(
+    settings: TlsSettings,
+) -> None:
+    write_private(Path(settings.private_key_file), TPM_KEY.encode())
+    (problem,) = tls.check(settings)
+    assert problem.warning
+    assert problem.what == "is the key of a TPM that cannot be used from here"
+    with pytest.raises(ConfigError, match="key of a TPM that cannot be used") as refused:
+        build_context(settings)
+    assert not any(problem.warning for problem in refused.value.problems)
+
+
+def test_beside_a_key_of_a_tpm_a_missing_certificate_is_told_once(settings: TlsSettings) -> None:
+    write_private(Path(settings.private_key_file), TPM_KEY.encode())
+    Path(settings.certificate_file).unlink()
+    (problem,) = tls.check(settings)
+    assert problem.where == settings.certificate_file
+
+
 def test_files_that_hold_something_else_are_refused_without_showing_it(settings: TlsSettings) -> None:
     for path in (settings.ca_file, settings.certificate_file, settings.private_key_file):
         Path(path).write_bytes(b"my secret shopping list")
