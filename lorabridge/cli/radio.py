@@ -44,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     configure.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="where to (here)")
     configure.add_argument("--force", action="store_true", help="replace files that are there")
     configure.set_defaults(act=_configure)
-    radio_probe.register(actions)
-    radio_listen.register(actions)
+    for name, action in (("probe", radio_probe), ("listen", radio_listen)):
+        says = action.SAYS
+        action.add_arguments(actions.add_parser(name, help=says, description=says.capitalize() + "."))
 
 
 def run(args: argparse.Namespace) -> int:

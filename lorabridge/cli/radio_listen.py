@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lorabridge.backoff import Backoff
 from lorabridge.cli.decode import load_judge
@@ -43,9 +42,7 @@ from lorabridge.radio.sx1302.settings import Sx1302Settings
 from lorabridge.settings import did_you_mean
 from lorabridge.store.snapshot import open_snapshot
 
-if TYPE_CHECKING:
-    _Actions = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse has no other name for it
-
+SAYS = "show frames as they arrive, and do nothing else with them"
 _ABOUT = """\
 Without --udp or --recording every [[radio]] of the configuration is opened, so the bridge must not run: frames that
 are heard here are told to nobody else."""
@@ -57,10 +54,9 @@ _GATEWAYS = 256
 """That are told of: anybody can make up more."""
 
 
-def register(actions: _Actions) -> None:
-    """Declare the action and its arguments."""
-    says = "show frames as they arrive, and do nothing else with them"
-    parser = actions.add_parser("listen", help=says, description=says.capitalize() + ".", epilog=_ABOUT)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the action's arguments."""
+    parser.epilog = _ABOUT
     parser.add_argument("--config", type=Path, default=config.DEFAULT_PATH, help="configuration file")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--radio", metavar="NAME", help="only this [[radio]] of the configuration")

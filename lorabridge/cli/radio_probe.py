@@ -5,26 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from lorabridge.cli.main import EXIT_FAILED, EXIT_OK
 from lorabridge.radio.gnss.clock import GnssState
-from lorabridge.radio.gnss.reader import BAUD, GnssReader
+from lorabridge.radio.gnss.framing import BAUD
+from lorabridge.radio.gnss.reader import GnssReader
 from lorabridge.radio.serial_port import PortError
 from lorabridge.radio.usb_mcu import TIMEOUT, Mcu, UsbPort, find_ports
 
-if TYPE_CHECKING:
-    _Actions = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001  # argparse has no other name for it
-
+SAYS = "find and identify USB concentrators, and a GNSS receiver"
 _NONE_FOUND = "no USB concentrator found (is it plugged in? SPI boards cannot be identified from here)"
 
 
-def register(actions: _Actions) -> None:
-    """Declare the action and its arguments."""
-    says = "find and identify USB concentrators, and a GNSS receiver"
-    parser = actions.add_parser("probe", help=says, description=says.capitalize() + ".")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the action's arguments."""
     parser.add_argument(
         "--port",
         action="append",

@@ -90,25 +90,9 @@ class Bridge:
         self._encode = encoder_of(config)
         self._link_log = LinkLog()
         self._certificate = CertificateWatch(config.link.certificate_warning, time.time)
-        self._link = AwsIot(
-            config.link,
-            config.gateway.id,
-            status=self._status,
-            rng=rng,
-            commands=CommandDesk(self._downlinks, time.time_ns) if config.downlinks.enabled else None,
-            on_change=self._link_changed,
-            on_certificate=self._certificate_judged,
-        )
+        self._link = self._new_link(rng)
         self._way_out = WayOut(config.aws_iot, self._link, rng)
-        self._drain = Drain(
-            store,
-            self._way_out.link,
-            Packer(Topics(config.link.topics, config.gateway.id), config.gateway.id),
-            batching=config.link.batching == "auto",
-            max_payload=config.link.largest_payload,
-            report=lambda record, reason: self._encode(parked_event(record, reason, time.time_ns())),
-            on_parked=_tell_parked,
-        )
+        self._drain = self._new_drain()
         self._outbox_watch = OutboxWatch(store, config.report.security_interval, time.time_ns, time.monotonic)
         self._services = CloudServices(
             config, fingerprint, self._link, answer=self.answer, pause=self._drain.pause, reload=reload
@@ -149,6 +133,32 @@ class Bridge:
             airtimes=self._store.airtimes(),
             clock=time.time_ns,
             monotonic=time.monotonic,
+        )
+
+    def _new_link(self, rng: random.Random) -> AwsIot:
+        """The way to the endpoint, and the commands that come along it."""
+        config = self._config
+        return AwsIot(
+            config.link,
+            config.gateway.id,
+            status=self._status,
+            rng=rng,
+            commands=CommandDesk(self._downlinks, time.time_ns) if config.downlinks.enabled else None,
+            on_change=self._link_changed,
+            on_certificate=self._certificate_judged,
+        )
+
+    def _new_drain(self) -> Drain:
+        """What empties the outbox by the way out."""
+        config = self._config
+        return Drain(
+            self._store,
+            self._way_out.link,
+            Packer(Topics(config.link.topics, config.gateway.id), config.gateway.id),
+            batching=config.link.batching == "auto",
+            max_payload=config.link.largest_payload,
+            report=lambda record, reason: self._encode(parked_event(record, reason, time.time_ns())),
+            on_parked=_tell_parked,
         )
 
     async def run(self, stop: asyncio.Event, *, on_ready: Callable[[], None] = lambda: None) -> None:

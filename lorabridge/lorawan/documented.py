@@ -10,12 +10,15 @@ class Documented(enum.Enum):
     """An enum whose members carry one line of documentation."""
 
     doc: str
+    hint: str
+    """What to do about it; empty where that is not for an operator to say."""
 
-    def __new__(cls, value: str, doc: str) -> Self:
-        """The value, and what it means."""
+    def __new__(cls, value: str, doc: str, hint: str = "") -> Self:
+        """The value, what it means, and what to do about it."""
         member = object.__new__(cls)
         member._value_ = value
         member.doc = doc
+        member.hint = hint
         return member
 
     def __str__(self) -> str:

@@ -11,7 +11,7 @@ import logging
 import secrets
 import socket
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
@@ -21,10 +21,10 @@ from msgspec import Meta
 from lorabridge.errors import TransientError
 from lorabridge.lorawan.air import GatewayStatus, Reception, Transmission, TxResult
 from lorabridge.lorawan.types import EUI64
-from lorabridge.radio.base import SourceEnded
 from lorabridge.radio.faults import DatagramFault, MalformedDatagram
 from lorabridge.radio.gateways import AllowList, Route, RouteTable
 from lorabridge.radio.gwmp import Datagram, PacketType, build_pull_ack, build_pull_resp, build_push_ack, parse_datagram
+from lorabridge.radio.inbox import BATCH_LIMIT, Inbox
 from lorabridge.radio.outcomes import BUSY, NO_ANSWER, PENDING_LIMIT, UNSENDABLE
 from lorabridge.radio.rxpk import parse_push_payload
 from lorabridge.radio.source_settings import AllowedGateways, SourceName, check_bind, is_local
@@ -36,8 +36,6 @@ _LOGGER = logging.getLogger(__name__)
 
 DRAIN_LIMIT: Final = 64
 """Datagrams read in one wake-up: other work of the loop waits for no more than a millisecond."""
-BATCH_LIMIT: Final = 512
-"""Frames after which `receive` returns; the datagram that reaches it is still read whole."""
 _DATAGRAM_COST: Final = 256
 """Bytes that a waiting datagram costs beside its payload."""
 
@@ -102,10 +100,6 @@ class _Waiting(msgspec.Struct, frozen=True, gc=False):
     gateway_eui: EUI64
     received_at: int
 
-    @property
-    def cost(self) -> int:
-        return len(self.payload) + _DATAGRAM_COST
-
 
 _COUNTERS = (
     "datagrams",
@@ -144,12 +138,9 @@ class SemtechUdp:
         self._token = token
         self._allowed = AllowList(settings.networks, settings.gateways)
         self._routes = RouteTable(limit=settings.max_gateways, lifetime=settings.gateway_timeout)
-        self._inbox: deque[_Waiting] = deque()
-        self._inbox_bytes = 0
-        self._arrived = asyncio.Event()
+        self._inbox: Inbox[_Waiting] = Inbox(settings.inbox)
         self._pending: dict[bytes, tuple[EUI64, asyncio.Future[TxResult]]] = {}
         self._socket: socket.socket | None = None
-        self._failure: TransientError | None = None
         self._counters: Counter[str] = Counter(dict.fromkeys(_COUNTERS, 0))
 
     @property
@@ -193,7 +184,7 @@ class SemtechUdp:
             owner=self._settings.name,
         )
         self._socket = opened
-        self._failure = None
+        self._inbox.open()
         if self._allowed.is_open and not is_local(self._settings.bind):
             _LOGGER.warning(
                 "any gateway of the network may speak here: set gateways or networks",
@@ -204,15 +195,10 @@ class SemtechUdp:
     async def receive(self) -> list[Reception | GatewayStatus]:
         """All that waits. After `stop` what was acknowledged before, then SourceEnded."""
         while True:
+            await self._inbox.wait()
             heard = self._read_inbox()
             if heard:
                 return heard
-            if self._failure is not None:
-                raise self._failure
-            if self._socket is None:
-                raise SourceEnded
-            self._arrived.clear()
-            await self._arrived.wait()
 
     async def transmit(self, transmission: Transmission) -> TxResult:
         """Send PULL_RESP and wait for TX_ACK; a gateway of protocol version 1 has none, and is taken at its word."""
@@ -237,7 +223,7 @@ class SemtechUdp:
         for _, answer in self._pending.values():
             if not answer.done():
                 answer.set_result(TxResult(error=NO_ANSWER))
-        self._arrived.set()
+        self._inbox.close()
 
     def _readable(self) -> None:
         """Answer what is waiting at the socket, up to a limit."""
@@ -251,9 +237,8 @@ class SemtechUdp:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                self._failure = TransientError(f"receiving failed: {error.strerror or error}")
                 asyncio.get_running_loop().remove_reader(listening.fileno())
-                self._arrived.set()
+                self._inbox.fail(TransientError(f"receiving failed: {error.strerror or error}"))
                 return
             self._counters["datagrams"] += 1
             try:
@@ -275,7 +260,9 @@ class SemtechUdp:
         elif datagram.type is PacketType.PUSH_DATA:
             self._answer(listening, build_push_ack(datagram.token, version=datagram.version), address)
             self._counters["push_data"] += 1
-            self._keep(_Waiting(datagram.payload, eui, self._clock()))
+            payload = datagram.payload
+            if not self._inbox.put(_Waiting(payload, eui, self._clock()), len(payload) + _DATAGRAM_COST):
+                self._counters["inbox_dropped"] += 1
         elif datagram.type is PacketType.PULL_DATA:
             self._learn(listening, datagram, eui, address)
         else:
@@ -287,15 +274,6 @@ class SemtechUdp:
             listening.sendto(answer, address)
         except OSError:
             self._counters["answer_failed"] += 1
-
-    def _keep(self, waiting: _Waiting) -> None:
-        """Into the inbox, if there is room."""
-        if self._inbox_bytes + waiting.cost > self._settings.inbox:
-            self._counters["inbox_dropped"] += 1
-            return
-        self._inbox.append(waiting)
-        self._inbox_bytes += waiting.cost
-        self._arrived.set()
 
     def _learn(self, listening: socket.socket, datagram: Datagram, eui: EUI64, address: Any) -> None:
         """Where to send what is for this gateway."""
@@ -341,11 +319,10 @@ class SemtechUdp:
         return token, answer
 
     def _read_inbox(self) -> list[Reception | GatewayStatus]:
-        """What the waiting datagrams tell, oldest first; bounded."""
+        """What the waiting datagrams tell, oldest first; bounded, but the last datagram is read whole."""
         heard: list[Reception | GatewayStatus] = []
         while self._inbox and len(heard) < BATCH_LIMIT:
-            waiting = self._inbox.popleft()
-            self._inbox_bytes -= waiting.cost
+            waiting = self._inbox.take()
             try:
                 told, faults = parse_push_payload(
                     waiting.payload,

@@ -19,13 +19,14 @@ from typing import Any
 from lorabridge.backoff import Backoff
 from lorabridge.lorawan.events import EventKind
 from lorabridge.upstream import tls
+from lorabridge.upstream.allowance import Allowance
 from lorabridge.upstream.connection import Connection, ConnectionSettings, Delivery, Message, Owner
 from lorabridge.upstream.credentials import Choice, Credentials
 from lorabridge.upstream.faults import LinkDown, LinkFault, LinkState
 from lorabridge.upstream.inbound import CommandSink, Intake, Subscription
 from lorabridge.upstream.link import NOT_YOURS, LinkReport, Listener
 from lorabridge.upstream.link_settings import MAX_PAYLOAD, LinkSettings
-from lorabridge.upstream.pacing import ConnectPacing, Pace, TokenBucket
+from lorabridge.upstream.pacing import ConnectPacing, Pace
 from lorabridge.upstream.rotation import Rotation
 from lorabridge.upstream.service_topics import Voice
 from lorabridge.upstream.subscriptions import Subscriber, Subscriptions
@@ -82,12 +83,8 @@ class AwsIot:
         self._is_proved = False
         self._farewell: asyncio.Future[None] | None = None
         self._said_farewell = False
-        self._wake: asyncio.TimerHandle | None = None
         self._pacing = ConnectPacing(Backoff(settings.backoff_base, settings.backoff_cap, rng), pace.connect_interval)
-        rate = settings.max_publishes_per_second
-        # A quarter of a second's worth at once: 80 + 20 is what AWS IoT takes in any one second. Commands count too.
-        self._publishes = TokenBucket(rate, max(1.0, rate / (4 if commands is None else 8)))
-        self._bytes = TokenBucket(settings.max_bytes_per_second, max(MAX_PAYLOAD, settings.max_bytes_per_second / 4))
+        self._allowance = Allowance(settings, self._rate_allows, with_commands=commands is not None)
         self._counters: Counter[str] = Counter(
             dict.fromkeys(_COUNTERS, 0) | {f"fault_{fault}": 0 for fault in LinkFault}
         )
@@ -126,8 +123,7 @@ class AwsIot:
         """Publish something that may be lost to a service of AWS IoT; False when it cannot be now."""
         if not (self._is_announced and self._voice.may_speak(time.monotonic()) and self.has_room(len(payload))):
             return False
-        self._publishes.take(1)
-        self._bytes.take(len(payload))
+        self._allowance.take(len(payload))
         if self._connection is not None:
             self._connection.publish(Message(topic, payload), _SERVICE_KEY)
             self._connection.flush()
@@ -146,8 +142,7 @@ class AwsIot:
                 if not self._stopping.is_set():
                     self._after(await self._connect_once())
         finally:
-            if self._wake is not None:
-                self._wake.cancel()
+            self._allowance.stop()
             self._subscriptions.stop()
             self._rotation.stop()
             for connection in (self._connection, self._successor):
@@ -317,27 +312,13 @@ class AwsIot:
         left_free = connection.window // 4 if patient else 0
         if len(connection.unacknowledged) >= connection.window - left_free:
             return False
-        now = time.monotonic()
-        wait = max(self._publishes.wait(1, now, patient=patient), self._bytes.wait(size, now, patient=patient))
-        if wait > 0:
-            self._wake_in(wait)
-        return wait <= 0
-
-    def _wake_in(self, seconds: float) -> None:
-        """For whoever may go first: the others ask again."""
-        loop = asyncio.get_running_loop()
-        if self._wake is not None:
-            if self._wake.when() <= loop.time() + seconds:
-                return
-            self._wake.cancel()
-        self._wake = loop.call_later(seconds, self._rate_allows)
+        return self._allowance.allows(size, patient=patient)
 
     def publish(self, topic: str, payload: bytes, key: int) -> None:
         """Queue a publish under `key` (> 0), allowed by `has_room`; `flush` when there is no more."""
         if self._connection is None:
             raise RuntimeError("publish without has_room")
-        self._publishes.take(1)
-        self._bytes.take(len(payload))
+        self._allowance.take(len(payload))
         self._counters["published"] += 1
         self._connection.publish(Message(topic, payload), key)
 
@@ -347,7 +328,6 @@ class AwsIot:
             self._connection.flush()
 
     def _rate_allows(self) -> None:
-        self._wake = None
         self.settled()
         self.flush()
 
@@ -380,8 +360,7 @@ class AwsIot:
     def received(self, delivery: Delivery) -> None:
         """A message: AWS IoT counts it against the same quotas as ours."""
         connection = self._connection
-        self._publishes.take(1)
-        self._bytes.take(len(delivery.payload))
+        self._allowance.take(len(delivery.payload))
 
         def acknowledge() -> None:
             if connection is not None:

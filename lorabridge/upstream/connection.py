@@ -23,14 +23,8 @@ import msgspec
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTProtocolVersion
 
-from lorabridge.upstream import tls
-from lorabridge.upstream.faults import (
-    LinkDown,
-    LinkFault,
-    fault_of_error,
-    fault_of_reason_code,
-    fault_of_tls_reason,
-)
+from lorabridge.upstream import endings, tls
+from lorabridge.upstream.faults import LinkDown, LinkFault, fault_of_error
 from lorabridge.upstream.login import Login
 from lorabridge.upstream.websocket import WebSocket, WebSocketClient
 
@@ -343,8 +337,7 @@ class Connection:
         self, _client: Client, _userdata: Any, _flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
         if reason.is_failure:
-            fault = fault_of_reason_code(int(reason.value), LinkFault.SERVER_UNAVAILABLE)
-            self._fate = LinkDown(fault, f"CONNACK: {reason}")
+            self._fate = endings.of_connack(reason)
             return
         self._client.on_log = None  # it costs a formatted line a packet, and has told what it was wanted for
         self._last_error = ""
@@ -355,12 +348,7 @@ class Connection:
         self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _properties: Properties
     ) -> None:
         if reason.is_failure:
-            code = int(reason.value)
-            refused = fault_of_reason_code(code, LinkFault.PUBLISH_REFUSED)
-            quota = refused is LinkFault.QUOTA_EXCEEDED
-            culprit = None if quota else self.unacknowledged[mid][0]
-            fault = LinkFault.QUOTA_EXCEEDED if quota else LinkFault.PUBLISH_REFUSED
-            self._fate = self._fate or LinkDown(fault, f"PUBACK: {reason}", culprit)
+            self._fate = self._fate or endings.of_puback(reason, self.unacknowledged[mid][0])
             return
         self.owner.acknowledged(self.unacknowledged.pop(mid)[0])
 
@@ -385,17 +373,11 @@ class Connection:
         reason: ReasonCode,
         _properties: Properties | None,
     ) -> None:
-        said = f"DISCONNECT: {reason}" if flags.is_disconnect_packet_from_server else self._last_error
-        silence = {0x8D: LinkFault.KEEP_ALIVE_TIMEOUT, 0x82: LinkFault.PROTOCOL_REFUSED}
-        lost = LinkFault.CONNECTION_LOST if self.is_up else LinkFault.CLOSED_BEFORE_CONNACK
-        lost = lost if self._subscribed_at is None else LinkFault.SUBSCRIBE_REFUSED
+        is_up, is_subscribing = self.is_up, self._subscribed_at is not None
         if flags.is_disconnect_packet_from_server:
-            fault = fault_of_reason_code(int(reason.value), lost)
-            if self._subscribed_at is not None and fault is LinkFault.CONNECT_NOT_AUTHORIZED:
-                fault = LinkFault.SUBSCRIBE_REFUSED
+            self.drop(endings.of_disconnect(reason, is_up=is_up, is_subscribing=is_subscribing))
         else:
-            fault = fault_of_tls_reason(said) or silence.get(int(reason.value), lost)
-        self.drop(LinkDown(fault, said))
+            self.drop(endings.of_silence(reason, self._last_error, is_up=is_up, is_subscribing=is_subscribing))
 
     def _on_log(self, _client: Client, _userdata: Any, level: int, text: str) -> None:
         if level == LogLevel.MQTT_LOG_ERR:

@@ -10,11 +10,11 @@ import enum
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Self
 
 import msgspec
 
 from lorabridge.errors import ConfigError
+from lorabridge.lorawan.documented import Documented
 
 _CONNECT_POLICY = (
     "The policy must allow iot:Connect for client/<thing_name> with a last will, "
@@ -43,22 +43,8 @@ class LinkState(enum.Enum):
         return self.value
 
 
-class LinkFault(enum.Enum):
+class LinkFault(Documented):
     """Why the link is down, or went down last: what it means, and a hint for the operator."""
-
-    doc: str
-    hint: str
-
-    def __new__(cls, value: str, doc: str, hint: str) -> Self:
-        """A member with its documentation."""
-        member = object.__new__(cls)
-        member._value_ = value
-        member.doc = doc
-        member.hint = hint
-        return member
-
-    def __str__(self) -> str:
-        return str(self.value)
 
     CLOCK_NOT_SET = (
         "clock_not_set",

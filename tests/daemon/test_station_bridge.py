@@ -230,12 +230,14 @@ def test_a_source_that_cannot_start_stops_no_other_and_comes_when_it_can(tmp_pat
     asyncio.run(scenario())
 
 
-def test_a_bridge_without_stations_does_not_wait_for_their_library(tmp_path: Path) -> None:
+def test_a_bridge_does_not_wait_for_the_radios_that_it_has_not(tmp_path: Path) -> None:
     installation = Installation(tmp_path, METER)
     script = (
         "import sys; from pathlib import Path; from lorabridge.daemon.assembly import source_of\n"
         "from lorabridge.daemon.config import load\n"
         f"[source_of(one) for one in load(Path({str(installation.path)!r}))[0].radios]\n"
-        "sys.exit('websockets' in sys.modules)"
+        "others = ('basics_station.source', 'concentratord.source', 'sx1302.source', 'serial_port')\n"
+        "loaded = [name for name in others if f'lorabridge.radio.{name}' in sys.modules]\n"
+        "sys.exit(', '.join([*loaded, *({'websockets', 'serial'} & set(sys.modules))]) or 0)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0

@@ -34,6 +34,9 @@ from tests.simulation.standin_help import ENDPOINT, GATEWAY, ROLE, generous_poli
 PATIENCE_S = 2 if IS_FULL else 1
 QUICK = f'puback_timeout = "{PATIENCE_S}s"\nconnect_timeout = "{PATIENCE_S}s"'
 """Half a minute of patience is right for a modem, and too long for a test."""
+LOSSY_PATIENCE = 300.0
+"""With 30 % lost either way half of all packets go unanswered, and TCP doubles its wait each time. Eight in a row,
+which do happen, are half a minute; then `puback_timeout` ends the connection, and its successor may meet the same."""
 HANDSHAKE = 2048
 """Bytes that a connection may send: TLS and CONNECT, and not what waits to be published."""
 DISK_MIB = 24
@@ -139,7 +142,7 @@ def test_network_that_loses_three_packets_in_ten_costs_nothing() -> None:
     with (
         own_network(),
         open_site(event_limit=EVENTS) as site,
-        fault_run(site, "30 % of packets lost", rounds, rate=10) as run,
+        fault_run(site, "30 % of packets lost", rounds, rate=10, patience=LOSSY_PATIENCE) as run,
     ):
 
         def lossy() -> Callable[[], None]:

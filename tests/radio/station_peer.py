@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from lorabridge.lorawan.air import LoraDataRate, Transmission, TxTiming
+from lorabridge.lorawan.air import Transmission
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.basics_station.settings import BasicsStationSettings
 from lorabridge.radio.basics_station.source import BasicsStation
+from tests.radio.sending import transmission
 
 EUI = EUI64(0x0016C001FF10A235)
 ID6 = "16:c001:ff10:a235"
@@ -69,24 +70,8 @@ async def configured(opened: ClientConnection) -> dict[str, Any]:
     return answer
 
 
-def played(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        await scenario()
-
-    asyncio.run(run())
-
-
 def order(**change: Any) -> Transmission:
-    base: dict[str, Any] = {
-        "phy_payload": b"\x60answer",
-        "gateway_eui": EUI,
-        "timing": TxTiming.AT_TMST,
-        "frequency_hz": 868_100_000,
-        "data_rate": LoraDataRate(7, 125_000),
-        "power_dbm": 14,
-        "tmst": (TMST + 1_000_000) & 0xFFFF_FFFF,
-    }
-    return Transmission(**(base | change))
+    return transmission(EUI, TMST, **change)
 
 
 def updf_of(phy_payload: bytes, **change: Any) -> str:

@@ -35,6 +35,7 @@ from lorabridge.radio.basics_station.source import BasicsStation
 from lorabridge.radio.channel_plan import all_plans
 from lorabridge.radio.faults import MalformedDatagram
 from lorabridge.simulation.pki import make_pki
+from tests.radio.sending import played
 from tests.radio.station_peer import (
     EUI,
     FRAME_ON_AIR,
@@ -46,7 +47,6 @@ from tests.radio.station_peer import (
     configured,
     endpoint,
     order,
-    played,
     station,
 )
 

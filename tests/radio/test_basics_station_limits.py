@@ -23,10 +23,12 @@ from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.basics_station import source as source_module
 from lorabridge.radio.basics_station.orders import order as order_of
 from lorabridge.radio.basics_station.settings import BasicsStationSettings
-from lorabridge.radio.basics_station.source import INBOX_LIMIT, INBOX_SHARE, MAX_MESSAGE, BasicsStation
+from lorabridge.radio.basics_station.source import INBOX_SHARE, MAX_MESSAGE, BasicsStation
 from lorabridge.radio.basics_station.uplinks import REMEMBERED, Heard, Uplinks
+from lorabridge.radio.inbox import INBOX_LIMIT
 from lorabridge.simulation.pki import make_pki
-from tests.radio.station_peer import EUI, ID6, LIMIT, TMST, UPDF, VERSION, configured, endpoint, order, played, station
+from tests.radio.sending import played
+from tests.radio.station_peer import EUI, ID6, LIMIT, TMST, UPDF, VERSION, configured, endpoint, order, station
 from tests.radio.station_replay import RecordedStation, recording
 
 OTHER = "/router/::2"

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lorabridge.errors import ConfigError, TransientError
-from lorabridge.lorawan.air import GatewayStatus, LoraDataRate, Reception, Transmission, TxTiming
+from lorabridge.lorawan.air import GatewayStatus, LoraDataRate, Reception, Transmission
 from lorabridge.lorawan.types import EUI64
 from lorabridge.radio.base import RadioSilentError, RadioSource, SourceEnded
 from lorabridge.radio.concentratord import source as source_module
@@ -30,6 +30,7 @@ from lorabridge.radio.concentratord.source import PENDING_LIMIT, Concentratord
 from lorabridge.settings import Duration
 from tests.radio.concentratord_standin import LIMIT, ConcentratordStandIn, acked
 from tests.radio.gateway_api import EUI_TEXT, made, uplink
+from tests.radio.sending import played, transmission
 
 EUI = EUI64.parse(EUI_TEXT)
 FRAME = bytes.fromhex("40112233f4c00300080201020355667788")
@@ -69,24 +70,8 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-def played(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        await scenario()
-
-    asyncio.run(run())
-
-
 def order(**change: Any) -> Transmission:
-    base: dict[str, Any] = {
-        "phy_payload": b"\x60answer",
-        "gateway_eui": EUI,
-        "timing": TxTiming.AT_TMST,
-        "frequency_hz": 868_100_000,
-        "data_rate": LoraDataRate(7, 125_000),
-        "power_dbm": 14,
-        "tmst": TMST + 1_000_000,
-    }
-    return Transmission(**(base | change))
+    return transmission(EUI, TMST, **change)
 
 
 @pytest.mark.parametrize("before_4_5", [False, True])

@@ -30,6 +30,7 @@ from lorabridge.radio.gwmp import (
     build_tx_ack,
     parse_datagram,
 )
+from lorabridge.radio.inbox import BATCH_LIMIT
 from lorabridge.radio.outcomes import BUSY, NO_ANSWER, UNSENDABLE
 from lorabridge.radio.semtech_udp import SemtechUdp, SemtechUdpSettings
 from lorabridge.radio.txpk import parse_txpk_payload
@@ -153,12 +154,12 @@ def test_datagrams_are_acknowledged_though_nobody_reads_what_was_heard() -> None
 def test_all_that_waits_is_received_at_once_oldest_first_and_bounded() -> None:
     async def scenario() -> None:
         async with serving(ONE) as (server, (one,)):
-            for number in range(semtech_udp.BATCH_LIMIT + 10):
+            for number in range(BATCH_LIMIT + 10):
                 await one.push(payload=json.dumps({"rxpk": [{**RXPK, "tmst": number}]}).encode())
             first, second = await server.receive(), await server.receive()
-            assert len(first) == semtech_udp.BATCH_LIMIT
+            assert len(first) == BATCH_LIMIT
             tmst = [heard.tmst for heard in first + second if isinstance(heard, Reception)]
-            assert tmst == list(range(semtech_udp.BATCH_LIMIT + 10))
+            assert tmst == list(range(BATCH_LIMIT + 10))
 
     run(scenario())
 

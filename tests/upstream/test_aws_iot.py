@@ -31,11 +31,6 @@ from tests.upstream.harness import ENDPOINT, GATEWAY, Upstream, link_settings, r
 from tests.upstream.scripted_endpoint import PINGRESP, ScriptedEndpoint, server_context, serving
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("pki"))
-
-
 def test_settings_are_read_from_toml_with_their_defaults() -> None:
     table = tomllib.loads(
         f"""

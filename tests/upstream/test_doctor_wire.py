@@ -19,11 +19,6 @@ from tests.pki import Authority
 NAME = "test-ats.iot.eu-west-1.amazonaws.com"
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("pki"))
-
-
 def shake(authority: Authority, version: ssl.TLSVersion) -> tuple[bytes, bytes, bytes]:
     """A handshake in memory: what the client said first, all that the server said, and the server's certificate."""
     pair = authority.server(NAME, file=version.name)

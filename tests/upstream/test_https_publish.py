@@ -36,11 +36,6 @@ from tests.upstream.scripted_endpoint import ScriptedEndpoint, handshaking, serv
 SECURITY_TOPIC = f"lorabridge/{GATEWAY}/security"
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("pki"))
-
-
 @pytest.fixture
 def endpoint(authority: Authority) -> Iterator[HttpsEndpoint]:
     with https_endpoint(server_context(authority, authority.server(ENDPOINT))) as server:

@@ -15,6 +15,7 @@ from lorabridge.upstream.commands import MAX_COMMAND
 from lorabridge.upstream.faults import LinkFault, LinkState
 from lorabridge.upstream.inbound import MAX_UNACKNOWLEDGED, Inbound, Subscription
 from lorabridge.upstream.link import LinkReport
+from lorabridge.upstream.pacing import TokenBucket
 from lorabridge.upstream.subscriptions import SUBSCRIBE_TRIES
 from tests.pki import Authority
 from tests.upstream.harness import ENDPOINT, GATEWAY, CommandInbox, Upstream, link_settings, running
@@ -23,11 +24,6 @@ from tests.upstream.scripted_endpoint import ScriptedEndpoint, server_context, s
 TOPIC = f"lorabridge/{GATEWAY}/cmd/70b3d57ed0000001"
 FILTER = f"lorabridge/{GATEWAY}/cmd/+"
 MQTT_5_CONNACK = b"\x20\x03\x00\x00\x00"
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("pki"))
 
 
 @asynccontextmanager
@@ -262,7 +258,7 @@ def test_commands_count_against_the_same_quota_as_records(authority: Authority) 
         async with linked(authority, endpoint, inbox) as upstream:
             await upstream.reported(is_on)
             link = upstream.link
-            bucket = link._publishes = type(link._publishes)(1.0, 5.0)
+            bucket = link._allowance._publishes = TokenBucket(1.0, 5.0)
             bucket.wait(1, 0.0)
             for packet_id in range(1, 6):
                 endpoint.send(TOPIC.encode(), b"", packet_id)
@@ -275,7 +271,7 @@ def test_commands_count_against_the_same_quota_as_records(authority: Authority) 
 def test_records_leave_room_for_ten_commands_a_second_within_the_quota(authority: Authority) -> None:
     async def fill() -> int:
         settings = link_settings(authority, 1, max_publishes_per_second=80)
-        bucket = Upstream(settings, commands=CommandInbox()).link._publishes
+        bucket = Upstream(settings, commands=CommandInbox()).link._allowance._publishes
         taken = 0
         for step in range(101):
             while bucket.wait(1, 1000 + step / 100) <= 0:

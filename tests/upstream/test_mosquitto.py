@@ -30,11 +30,6 @@ BROKERS_WINDOW = 20
 """mosquitto's max_inflight_messages."""
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("pki"))
-
-
 @pytest.fixture
 def broker(authority: Authority, tmp_path: Path) -> Iterator[Mosquitto]:
     server = authority.server(ENDPOINT)

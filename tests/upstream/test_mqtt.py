@@ -142,11 +142,6 @@ class TestPassword:
             pickle.dumps(found)
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("pki"))
-
-
 @pytest.fixture
 def broker(authority: Authority, tmp_path: Path) -> Iterator[Mosquitto]:
     """Asks for a password, and denies a topic."""

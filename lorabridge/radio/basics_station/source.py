@@ -10,7 +10,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final
@@ -24,7 +24,6 @@ from lorabridge.errors import TransientError
 from lorabridge.lorawan.air import GatewayStatus, Reception, Transmission, TxResult
 from lorabridge.lorawan.gps_time import gps_ns_of
 from lorabridge.lorawan.types import EUI64
-from lorabridge.radio.base import SourceEnded
 from lorabridge.radio.basics_station.listener import WRITE_LIMIT, Connection, Listener, listen, silent_logger
 from lorabridge.radio.basics_station.messages import (
     Message,
@@ -42,16 +41,15 @@ from lorabridge.radio.basics_station.settings import BasicsStationSettings, read
 from lorabridge.radio.basics_station.station import NOT_CONNECTED, Station
 from lorabridge.radio.basics_station.uplinks import Heard, reception
 from lorabridge.radio.faults import DatagramFault, MalformedDatagram
+from lorabridge.radio.inbox import INBOX_LIMIT, Inbox
 from lorabridge.radio.outcomes import BUSY, PENDING_LIMIT, UNSENDABLE
 
 _LOGGER = logging.getLogger(__name__)
 
 MAX_MESSAGE: Final = 40 * 1024
 """Bytes of one message: what a station itself takes."""
-INBOX_LIMIT: Final = 4096
-"""Frames that may wait for the pipeline."""
 INBOX_SHARE: Final = 512
-"""Those of one station: a concentrator hears fewer than that in a second."""
+"""Frames of one station that may wait: a concentrator hears fewer than that in a second."""
 MORE_CONNECTIONS: Final = 32
 """Beside two for each station, one of which may be dead: those that are at the door, or ask at `/router-info`."""
 PATIENCE: Final = 20.0
@@ -97,8 +95,7 @@ class BasicsStation:
         self._router_config = build(router_config(settings.plan))
         self._token: str | None = None
         self._stations: dict[EUI64, Station] = {}
-        self._inbox: deque[tuple[Station, Reception]] = deque()
-        self._arrived = asyncio.Event()
+        self._inbox: Inbox[tuple[Station, Reception]] = Inbox(INBOX_LIMIT)
         self._listener: Listener | None = None
         self._server: Server | None = None
         self._next_diid = 1
@@ -158,6 +155,7 @@ class BasicsStation:
             server_header=None,
             logger=silent_logger(),
         )
+        self._inbox.open()
         if settings.is_open:
             _LOGGER.warning(
                 "any station of the network may speak here: set gateways, token_file or client_ca_file",
@@ -166,18 +164,11 @@ class BasicsStation:
 
     async def receive(self) -> list[Reception | GatewayStatus]:
         """All that waits. After `stop` what was heard before, then SourceEnded."""
-        while True:
-            if self._inbox:
-                heard: list[Reception | GatewayStatus] = []
-                for station, told in self._inbox:
-                    station.waiting -= 1
-                    heard.append(told)
-                self._inbox.clear()
-                return heard
-            if self._server is None:
-                raise SourceEnded
-            self._arrived.clear()
-            await self._arrived.wait()
+        heard: list[Reception | GatewayStatus] = []
+        for station, told in await self._inbox.receive(INBOX_LIMIT):
+            station.waiting -= 1
+            heard.append(told)
+        return heard
 
     async def transmit(self, transmission: Transmission) -> TxResult:
         """Give the order, and wait until the station says that the frame is on the air (of `dnsched` it does not)."""
@@ -206,7 +197,7 @@ class BasicsStation:
                 self._counters[name] = total
             self._listener.close()
             self._listener = None
-        self._arrived.set()
+        self._inbox.close()
 
     def _at_the_door(self) -> dict[str, int]:
         """Totals of what the listeners have counted."""
@@ -335,10 +326,8 @@ class BasicsStation:
             info = message.upinfo
             tmst = station.uplinks.note(Heard(info.xtime, info.rctx, self._monotonic()))
             told = reception(message, tmst, self._rates, gateway_eui=eui, source=self.name, received_at=self._clock())
-            if station.waiting >= INBOX_SHARE or len(self._inbox) >= INBOX_LIMIT:
+            if station.waiting < INBOX_SHARE and self._inbox.put((station, told)):
+                self._counters["frames"] += 1
+                station.waiting += 1
+            else:
                 self._counters["inbox_dropped"] += 1
-                return
-            self._counters["frames"] += 1
-            station.waiting += 1
-            self._inbox.append((station, told))
-            self._arrived.set()

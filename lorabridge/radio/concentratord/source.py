@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from lorabridge.errors import ConfigError, TransientError
 from lorabridge.lorawan.air import GatewayStatus, Reception, Transmission, TxResult
 from lorabridge.lorawan.types import EUI64
-from lorabridge.radio.base import RadioSilentError, SourceEnded
+from lorabridge.radio.base import RadioSilentError
 from lorabridge.radio.concentratord.faults import EventFault, MalformedEvent
 from lorabridge.radio.concentratord.mapping import Contexts, item_of, reception, status
 from lorabridge.radio.concentratord.messages import (
@@ -26,14 +26,12 @@ from lorabridge.radio.concentratord.messages import (
     parse_tx_ack,
 )
 from lorabridge.radio.concentratord.settings import ConcentratordSettings, missing_extra, socket_problem
+from lorabridge.radio.inbox import INBOX_LIMIT, Inbox
 from lorabridge.radio.outcomes import BUSY, NO_ANSWER, NOT_RUNNING, UNSENDABLE
 
 if TYPE_CHECKING:
     from lorabridge.radio.concentratord.link import Link
 
-INBOX_LIMIT: Final = 4096
-"""Frames that wait for the pipeline; what comes after is dropped and counted."""
-BATCH_LIMIT: Final = 512
 DRAIN_LIMIT: Final = 64
 """Events after which other work of the loop has its turn: a socket that always has more never waits."""
 PENDING_LIMIT: Final = 64
@@ -72,9 +70,7 @@ class Concentratord:
         self._eui = EUI64(0)
         self._wording = Wording.ENVELOPE
         self._contexts = Contexts()
-        self._inbox: deque[Reception | GatewayStatus] = deque()
-        self._arrived = asyncio.Event()
-        self._failure: Exception | None = None
+        self._inbox: Inbox[Reception | GatewayStatus] = Inbox(INBOX_LIMIT)
         self._ids = itertools.count(1)
         self._pending = 0
         self._counters: Counter[str] = Counter(dict.fromkeys(_COUNTERS, 0))
@@ -107,7 +103,6 @@ class Concentratord:
             raise ConfigError(missing)
         from lorabridge.radio.concentratord.link import Link  # noqa: PLC0415  # pyzmq is an extra
 
-        self._failure = None
         link = Link(self._settings.event_url, self._settings.command_url)
         try:
             self._wording, self._eui = await self._identify(link)
@@ -116,24 +111,17 @@ class Concentratord:
             raise
         self._counters["starts"] += 1
         self._link = link
+        self._inbox.open()
         self._listening = asyncio.create_task(self._listen(link), name=f"{self.name} events")
 
     async def receive(self) -> list[Reception | GatewayStatus]:
         """All that waits. After `stop` what was heard before, then SourceEnded."""
-        while True:
-            if self._inbox:
-                return [self._inbox.popleft() for _ in range(min(len(self._inbox), BATCH_LIMIT))]
-            if self._link is None:
-                raise SourceEnded
-            if self._failure is not None:
-                raise self._failure
-            self._arrived.clear()
-            await self._arrived.wait()
+        return await self._inbox.receive()
 
     async def transmit(self, transmission: Transmission) -> TxResult:
         """Hand a frame over; Concentratord answers when it has taken or refused it, before its moment."""
         link = self._link
-        if link is None or self._failure is not None:
+        if link is None or self._inbox.failure is not None:
             return TxResult(error=NOT_RUNNING)
         if self._pending >= PENDING_LIMIT:
             return TxResult(error=BUSY)
@@ -160,7 +148,7 @@ class Concentratord:
             await asyncio.gather(listening, return_exceptions=True)
         if link is not None:
             link.close()
-        self._arrived.set()
+        self._inbox.close()
 
     async def _identify(self, link: Link) -> tuple[Wording, EUI64]:
         """How Concentratord words its messages, and its gateway. Raises TransientError.
@@ -200,10 +188,9 @@ class Concentratord:
                         self._counters[f"fault_{error.fault.value}"] += 1
                 await asyncio.sleep(0)
         except TimeoutError:
-            self._failure = RadioSilentError(f"Concentratord said nothing for {self._settings.silence}")
+            self._inbox.fail(RadioSilentError(f"Concentratord said nothing for {self._settings.silence}"))
         except Exception as error:  # noqa: BLE001  # a bug here must reach `receive` too, never end in silence
-            self._failure = error
-        self._arrived.set()
+            self._inbox.fail(error)
 
     def _take(self, frames: list[bytes]) -> None:
         """One event. Raises MalformedEvent."""
@@ -222,12 +209,8 @@ class Concentratord:
         if told.gateway_eui != self._eui:
             self._counters["gateway_changed"] += 1
             self._eui = told.gateway_eui
-        if len(self._inbox) >= INBOX_LIMIT:
-            self._counters["inbox_dropped"] += 1
-            return
-        self._counters["frames" if isinstance(told, Reception) else "statuses"] += 1
-        self._inbox.append(told)
-        self._arrived.set()
+        kind = "frames" if isinstance(told, Reception) else "statuses"
+        self._counters[kind if self._inbox.put(told) else "inbox_dropped"] += 1
 
     async def _order(self, link: Link, eui: EUI64, item: Mapping[str, Any]) -> str | None:
         """Order one DownlinkFrameItem: None when it was taken, else the word for why not."""

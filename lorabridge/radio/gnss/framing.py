@@ -9,6 +9,8 @@ from functools import reduce
 from operator import xor
 from typing import Final, NamedTuple
 
+BAUD: Final = 9600
+"""What receivers speak unless they are told otherwise."""
 MAX_SENTENCE: Final = 128
 """Bytes with `$` and line end; the standard has 82, receivers exceed it."""
 MAX_UBX_PAYLOAD: Final = 256

@@ -7,12 +7,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from lorabridge.radio.gnss.clock import GnssClock, GnssState
-from lorabridge.radio.gnss.framing import Scanner
+from lorabridge.radio.gnss.framing import BAUD, Scanner
 from lorabridge.radio.gnss.messages import interpret
 from lorabridge.radio.serial_port import LOSSES, PortError, PortFault, lost, open_port
 
-BAUD: Final = 9600
-"""What receivers speak unless they are told otherwise."""
 _CHUNK: Final = 4096
 
 

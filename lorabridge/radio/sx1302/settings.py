@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from lorabridge.radio.gnss.reader import BAUD
+from lorabridge.radio.gnss.framing import BAUD
 from lorabridge.radio.source_settings import SourceName
 from lorabridge.settings import Duration
 

@@ -9,7 +9,6 @@ import asyncio
 import collections
 import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -18,7 +17,7 @@ import msgspec
 from lorabridge.errors import ConfigError, Problem, TransientError
 from lorabridge.lorawan.air import ChannelNoise, GatewayStatus, Reception, Transmission, TxResult, TxTiming
 from lorabridge.lorawan.types import EUI64
-from lorabridge.radio.base import SourceEnded
+from lorabridge.radio.inbox import INBOX_LIMIT, Inbox
 from lorabridge.radio.outcomes import BUSY, NO_ANSWER, NOT_RUNNING, UNSENDABLE
 from lorabridge.radio.sx1302.board_reset import BoardReset
 from lorabridge.radio.sx1302.gps_timing import GpsTiming
@@ -47,9 +46,6 @@ from lorabridge.radio.sx1302.wire import (
     Stop,
 )
 
-INBOX_LIMIT: Final = 4096
-"""Frames that wait for the pipeline; what comes after is dropped and counted."""
-BATCH_LIMIT: Final = 512
 PENDING_LIMIT: Final = 64
 NOISE_LIMIT: Final = 64
 """Channels whose noise is kept."""
@@ -83,9 +79,7 @@ class Sx1302:
         self._child: ChildProcess | None = None
         self._reading: asyncio.Task[None] | None = None
         self._eui = EUI64(0)
-        self._inbox: deque[Reception | GatewayStatus] = deque()
-        self._arrived = asyncio.Event()
-        self._failure: Exception | None = None
+        self._inbox: Inbox[Reception | GatewayStatus] = Inbox(INBOX_LIMIT)
         self._numbers = itertools.count(1)
         self._pending: dict[int, asyncio.Future[str | None]] = {}
         self._counters = collections.Counter(dict.fromkeys(_COUNTERS, 0))
@@ -123,7 +117,6 @@ class Sx1302:
         """Start child and concentrator. Raises ConfigError for files that do not serve, TransientError else."""
         await self.stop()
         plan = self._read_plan()
-        self._failure = None
         self._told, self._counter = Beat(0, 0), None
         await self._board.prepare(plan, was_there=self._counters["starts"] > 0, reset=self._did_not_start)
         self._did_not_start = True
@@ -131,24 +124,17 @@ class Sx1302:
         self._plan, self._did_not_start = plan, False
         self._counters["starts"] += 1
         self._timing.start()
+        self._inbox.open()
         self._reading = asyncio.create_task(self._read(self._child), name=f"{self.name} child")
 
     async def receive(self) -> list[Reception | GatewayStatus]:
         """All that waits. After `stop` what was heard before, then SourceEnded."""
-        while True:
-            if self._inbox:
-                return [self._inbox.popleft() for _ in range(min(len(self._inbox), BATCH_LIMIT))]
-            if self._failure is not None and self._child is not None:
-                raise self._failure
-            if self._child is None:
-                raise SourceEnded
-            self._arrived.clear()
-            await self._arrived.wait()
+        return await self._inbox.receive()
 
     async def transmit(self, transmission: Transmission) -> TxResult:
         """Hand a frame over; the answer comes when the concentrator has it, shortly before its moment."""
         child, plan = self._child, self._plan
-        if child is None or plan is None or self._failure is not None or transmission.gateway_eui != self._eui:
+        if child is None or plan is None or self._inbox.failure or transmission.gateway_eui != self._eui:
             return TxResult(error=NOT_RUNNING)
         if len(self._pending) >= PENDING_LIMIT:
             return TxResult(error=BUSY)
@@ -184,7 +170,7 @@ class Sx1302:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
         self._release()
-        self._arrived.set()
+        self._inbox.close()
         try:
             await asyncio.gather(self._timing.stop(), self._end_child(child))
         finally:
@@ -212,7 +198,7 @@ class Sx1302:
     async def _end_child(self, child: ChildProcess | None) -> None:
         if child is None:
             return
-        if self._failure is None:
+        if self._inbox.failure is None:
             child.send(Stop())
             await child.end()
         else:
@@ -258,10 +244,9 @@ class Sx1302:
             while True:
                 self._take(await child.read(self._settings.silence))
         except Exception as error:  # noqa: BLE001  # a bug here must reach `receive` too, never end in silence
-            self._failure = error
+            self._inbox.fail(error)
             child.kill()
             self._release()
-            self._arrived.set()
 
     def _take(self, message: FromChild) -> None:
         """One message. Raises TransientError when it says that the concentrator is lost."""
@@ -314,11 +299,8 @@ class Sx1302:
         )
 
     def _keep(self, heard: Reception | GatewayStatus) -> None:
-        if len(self._inbox) >= INBOX_LIMIT:
+        if not self._inbox.put(heard):
             self._counters["inbox_dropped"] += 1
-            return
-        self._inbox.append(heard)
-        self._arrived.set()
 
     def _release(self) -> None:
         """Nobody will answer the waiting transmissions."""
