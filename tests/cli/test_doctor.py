@@ -518,6 +518,7 @@ def test_the_way_over_a_websocket_is_walked_to_its_end_and_nothing_fails(gateway
     assert left_out == {Step.ALPN, Step.CLIENT_CERTIFICATE, Step.OTHER_PORT}
     assert "by WebSocket, as role lorabridge" in _finding(findings, Step.CONFIGURATION).says
     assert "lent for role alias 'lorabridge' until" in _finding(findings, Step.ROLE_CREDENTIALS).says
+    standin.happened(Happening.DISCONNECTED)
     assert standin.standin.counters["lent"] == 1, "what is lent for the WebSocket is used for MQTT too"
     assert [topic for topic, _ in standin.published] == [f"lorabridge/{GATEWAY}/status"]
 

@@ -287,6 +287,18 @@ def test_a_client_that_says_close_is_lost(pki: Pki, standin: Running) -> None:
     assert standin.happened(Happening.LOST).detail == "WebSocket closed"
 
 
+def test_a_disconnect_right_before_the_close_is_heard(pki: Pki, standin: Running) -> None:
+    with raw(pki, standin.standin.websocket_port) as client:
+        client.send(f"{opening(signed(pki, standin))}Sec-WebSocket-Protocol: mqtt\r\n\r\n".encode())
+        assert client.read(12) == b"HTTP/1.1 101"
+        connect = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04gw-1"
+        client.send(b"\x82\x92\0\0\0\0" + connect)
+        standin.happened(Happening.CONNECTED)
+        client.send(b"\x82\x82\0\0\0\0\xe0\x00" + b"\x88\x82\0\0\0\0\x03\xe8")
+        client.rest()
+    standin.happened(Happening.DISCONNECTED)
+
+
 def test_who_asks_for_nothing_is_left_at_both_doors(pki: Pki) -> None:
     with running(pki, **lending(pki), setup_timeout=0.2) as standin:
         for port, name in ((standin.standin.websocket_port, ENDPOINT), (standin.standin.credentials_port, CREDENTIALS)):

@@ -79,6 +79,9 @@ class ClientSide(TlsEnd):
         if plaintext and self._screen is not None:
             self._charge(len(plaintext))
             self._pass_on(self._screen, self._screen.screen(plaintext, self._heard_at))
+        if self._websocket is not None and self._websocket.is_over:  # what came before it, a DISCONNECT say, counts
+            self._over("WebSocket closed")
+            self.finish()
 
     def _unframe(self, websocket: WebSocketEnd, data: bytes) -> bytes:
         """The MQTT in frames; the handshake is judged here, once."""
@@ -91,9 +94,6 @@ class ClientSide(TlsEnd):
             self._refuse(Refusal.WEBSOCKET, str(error))
             return b""
         self._say(websocket.outgoing())
-        if websocket.is_over:
-            self._over("WebSocket closed")
-            self.finish()
         return websocket.take()
 
     def _judge(self, websocket: WebSocketEnd, request: Request) -> None:
