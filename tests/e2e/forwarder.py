@@ -10,6 +10,8 @@ from typing import Self
 
 WINDOW = 48
 """Datagrams without PUSH_ACK at a time: the kernel's default buffer holds more, so that none is lost on the way."""
+_PATIENCE = 30.0
+"""Seconds for an answer: a machine that runs other tests may let a process wait."""
 
 
 class Forwarder:
@@ -42,7 +44,7 @@ class Forwarder:
     def replay(self, datagram: bytes) -> None:
         """A PUSH_DATA as it is; its token must be none of those that wait for an answer."""
         while not self.has_room:
-            self.listen(5.0, needed=True)
+            self.listen(_PATIENCE, needed=True)
         self._unanswered[datagram[1:3]] = self.sent
         self._socket.send(datagram)
         self.sent += 1
@@ -74,7 +76,7 @@ class Forwarder:
     def settle(self) -> None:
         """Wait until every datagram has its PUSH_ACK."""
         while self._unanswered:
-            self.listen(5.0, needed=True)
+            self.listen(_PATIENCE, needed=True)
 
     def pull(self, *, gateway_eui: str | None = None) -> None:
         """PULL_DATA, and wait for its PULL_ACK."""
@@ -82,7 +84,7 @@ class Forwarder:
         token = self._next_token()
         eui = self._eui if gateway_eui is None else bytes.fromhex(gateway_eui)
         self._socket.send(b"\x02%b\x02%b" % (token, eui))
-        select.select([self._socket], [], [], 5.0)
+        select.select([self._socket], [], [], _PATIENCE)
         assert self._socket.recv(2048) == b"\x02%b\x04" % token
 
     def _next_token(self) -> bytes:
