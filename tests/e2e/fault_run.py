@@ -128,11 +128,7 @@ class Watch(_Thread):
 class FaultRun:
     """What a fault needs to be struck and healed, and the account of the run."""
 
-    def __init__(
-        self, site: Site, installation: Installation, relay: Relay, bridge: Bridge, rate: float, patience: float
-    ) -> None:
-        """`rate`: frames a second. `patience`: seconds for recovery, and as many for what was sent to arrive."""
-        self.patience = patience
+    def __init__(self, site: Site, installation: Installation, relay: Relay, bridge: Bridge, rate: float) -> None:
         self.site = site
         self.installation = installation
         self.relay = relay
@@ -149,12 +145,10 @@ class FaultRun:
         connected, arrived = since or self.seen()
         if anew:
             what = "a new connection"
-            wait_until(lambda: self.site.endpoint.standin.counters["connected"] > connected, what, self.patience)
+            wait_until(lambda: self.site.endpoint.standin.counters["connected"] > connected, what, PATIENCE)
             arrived = len(self.site.published)
         published = self.site.published
-        wait_until(
-            lambda: any("/uplink/" in topic for topic, _ in published[arrived:]), "an uplink arrives", self.patience
-        )
+        wait_until(lambda: any("/uplink/" in topic for topic, _ in published[arrived:]), "an uplink arrives", PATIENCE)
 
     def wait_caught_up(self) -> None:
         """Until all that was sent up to now has arrived."""
@@ -165,7 +159,7 @@ class FaultRun:
                 self._complete += 1
             return self._complete >= waited_for
 
-        wait_until(arrived, "all that was sent has arrived", self.patience)
+        wait_until(arrived, "all that was sent has arrived", PATIENCE)
 
     def seen(self) -> tuple[int, int]:
         """Connections so far, publishes so far."""
@@ -204,8 +198,8 @@ class FaultRun:
         self.watch.stop()
         self.load.stop()
         sent = self.load.sent
-        self.installation.wait_judged(len(sent), self.patience)
-        self.installation.wait_drained(self.patience + len(sent) / 100)
+        self.installation.wait_judged(len(sent), PATIENCE)
+        self.installation.wait_drained(PATIENCE + len(sent) / 100)
         drained = time.monotonic() - self.begun - seconds
         self._account.assert_complete(sent)
         self._assert_taken(len(sent))
@@ -252,9 +246,7 @@ class FaultRun:
         events = self.site.endpoint.standin.events
         strangers = {event.connection for event in events if event.detail.endswith(RIVAL)}
         hellos = [(event, event.hello.server_name) for event in events if event.hello is not None]
-        mqtt = [
-            event for event, name in hellos if name != CREDENTIALS.encode()
-        ]  # those for credentials are no CONNECTs
+        mqtt = [event for event, name in hellos if name != CREDENTIALS.encode()]  # others ask for credentials
         return [hello.at for hello in mqtt if hello.connection not in strangers]
 
 
@@ -279,7 +271,6 @@ def fault_run(
     *,
     aws_iot: str = "",
     rate: float = RATE,
-    patience: float = PATIENCE,
     command: Sequence[str] | None = None,
     state: Path | None = None,
     is_online: bool = True,
@@ -289,7 +280,7 @@ def fault_run(
         site.port = relay.port
         with installed(site, device_file(DEVICES), log='level = "info"', aws_iot=aws_iot, state=state) as installation:
             bridge = installation.start() if command is None else installation.start(command=command)
-            run = FaultRun(site, installation, relay, bridge, rate, patience)
+            run = FaultRun(site, installation, relay, bridge, rate)
             try:
                 if is_online:
                     run.wait_flowing(anew=False)
