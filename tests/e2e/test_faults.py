@@ -301,12 +301,13 @@ def _is_refused_again(run: FaultRun, refused: int) -> bool:
     return _refused(run) > refused
 
 
+@pytest.mark.alone
 def test_clock_of_1970_that_is_set_late_costs_nothing(site: Site) -> None:
     clock = site.folder / "clock"
     clock.write_text(f"-{time.time() - 60:.0f}", encoding="ascii")
     faketime = component("faketime", hint="apt-get install faketime")
     found = subprocess.run([faketime, "-f", "+0", "printenv", "LD_PRELOAD"], capture_output=True, text=True, check=True)
-    shifted = (f"LD_PRELOAD={found.stdout.strip()}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_NO_CACHE=1")
+    shifted = (f"LD_PRELOAD={found.stdout.strip()}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_CACHE_DURATION=1")
     command = ("env", *shifted, "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1", LORABRIDGE)
     with fault_run(site, "clock at 1970, then set", 1, command=command, is_online=False) as run:
 
