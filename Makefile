@@ -28,12 +28,11 @@ test: .venv/stamp-dev ## every test, with coverage and its bounds
 	.ci/fault-tools
 	.ci/tpm-tools
 	rm -f .coverage .coverage.*
-	$(PY) -m coverage run -m pytest -m alone $(PYTEST_ARGS) || [ $$? -eq 5 ]
-	$(PY) -m coverage run -m pytest -m "not alone" $(AT_ONCE) $(PYTEST_ARGS)
+	$(PY) -m coverage run -m pytest $(AT_ONCE) $(PYTEST_ARGS)
 	.ci/coverage
 
 quick: .venv/stamp-dev ## the tests that take no more than a few seconds each
-	$(PY) -m pytest -m "not slow and not alone" $(AT_ONCE) $(PYTEST_ARGS)
+	$(PY) -m pytest -m "not slow" $(AT_ONCE) $(PYTEST_ARGS)
 
 check: .venv/stamp-dev ## style, types, layers, spelling, scripts, documents, example configuration
 	.ci/check

@@ -21,6 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from lorabridge.simulation.pki import WARNING, make_pki
 from lorabridge.simulation.standin.policy import gateway_policy
 from lorabridge.simulation.standin.server import StandIn, StandInSettings
+from tests import preload
 from tests.bench.fleet import NET_ID
 from tests.mosquitto import Mosquitto, free_port
 from tests.pki import Pair
@@ -234,9 +235,4 @@ def running(start: Callable[[], Process]) -> Iterator[Process]:
 def build_slow_fsync(folder: Path) -> Path | None:
     """The library that delays every write-through; None without a C compiler."""
     compiler = shutil.which("cc")
-    if compiler is None:
-        return None
-    library = folder / "slow_fsync.so"
-    source = Path(__file__).with_name("slow_fsync.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True)
-    return library
+    return None if compiler is None else preload.build(Path(__file__).with_name("slow_fsync.c"), folder, compiler)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
-import subprocess
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +22,7 @@ import pytest
 
 from lorabridge.simulation.pki import Pair, Pki, new_ec_key
 from lorabridge.simulation.standin import Policy, Role
+from tests import preload
 from tests.components import component
 from tests.e2e.chain import Issuer
 from tests.e2e.fault_run import EVENTS, IS_FULL, PATIENCE, FaultRun, fault_run, let_pass
@@ -301,14 +302,12 @@ def _is_refused_again(run: FaultRun, refused: int) -> bool:
     return _refused(run) > refused
 
 
-@pytest.mark.alone
 def test_clock_of_1970_that_is_set_late_costs_nothing(site: Site) -> None:
-    clock = site.folder / "clock"
-    clock.write_text(f"-{time.time() - 60:.0f}", encoding="ascii")
-    faketime = component("faketime", hint="apt-get install faketime")
-    found = subprocess.run([faketime, "-f", "+0", "printenv", "LD_PRELOAD"], capture_output=True, text=True, check=True)
-    shifted = (f"LD_PRELOAD={found.stdout.strip()}", f"FAKETIME_TIMESTAMP_FILE={clock}", "FAKETIME_CACHE_DURATION=1")
-    command = ("env", *shifted, "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1", LORABRIDGE)
+    compiler = component("cc", hint="apt-get install gcc libc6-dev")
+    library = preload.build(Path(__file__).with_name("set_clock.c"), site.folder, compiler)
+    shift = site.folder / "shift"
+    shift.write_bytes(struct.pack("=q", 60 - int(time.time())))
+    command = ("env", f"LD_PRELOAD={library}", f"SET_CLOCK={shift}", LORABRIDGE)
     with fault_run(site, "clock at 1970, then set", 1, command=command, is_online=False) as run:
 
         def still_1970() -> Callable[[], None]:
@@ -316,7 +315,8 @@ def test_clock_of_1970_that_is_set_late_costs_nothing(site: Site) -> None:
             return set_clock
 
         def set_clock() -> None:
-            clock.write_text("+0", encoding="ascii")
+            with shift.open("r+b") as file:  # in place, because the daemon has it mapped
+                file.write(struct.pack("=q", 0))
 
         run.strike(1, still_1970, lasting=size(3, 60), pause=size(1, 60))
         stamps = [uplink["received_at"][:4] for uplink in site.payloads("uplink")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Coroutine
@@ -18,7 +19,9 @@ from lorabridge.radio.sx1302.source import Sx1302
 
 EUI = EUI64(0xFEDCBA9876543210)
 CC = shutil.which("cc")
-needs_cc = pytest.mark.skipif(CC is None, reason="no C compiler to make the stand-in library with")
+needs_cc = pytest.mark.skipif(
+    CC is None and os.environ.get("CI") != "true", reason="no C compiler to make the stand-in library with"
+)
 
 TRANSMISSION = Transmission(
     phy_payload=bytes(range(1, 21)),
