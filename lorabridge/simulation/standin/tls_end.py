@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import ssl
@@ -16,7 +17,7 @@ _LINGER = 1.0
 """Seconds that a client has to read our last words: closing with unread bytes would reset the connection."""
 
 
-class TlsEnd(asyncio.Protocol):
+class TlsEnd(asyncio.Protocol, abc.ABC):
     """The client's end. asyncio has set TCP_NODELAY on the socket. Whoever inherits says what goes on within TLS."""
 
     def __init__(self, front: Front, number: int, door: Door, *, stalled: bool) -> None:
@@ -37,13 +38,13 @@ class TlsEnd(asyncio.Protocol):
 
     # What goes on within.
 
+    @abc.abstractmethod
     def _secured(self, tls: TlsSide) -> bool:
         """The handshake is done; whether the client may go on."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _heard(self, plaintext: bytes) -> None:
         """The client said this."""
-        raise NotImplementedError
 
     def _over(self, detail: str) -> None:
         """The client has left, or is lost."""
