@@ -7,10 +7,11 @@ import enum
 from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import msgspec
 
+from lorabridge.lorawan.documented import Documented
 from lorabridge.simulation.standin.hello import ClientHello
 
 
@@ -34,17 +35,8 @@ class Happening(enum.Enum):
     LENT = "lent"
 
 
-class Refusal(enum.Enum):
+class Refusal(Documented):
     """Why something was not done. All but the last four end the connection."""
-
-    doc: str
-
-    def __new__(cls, value: str, doc: str) -> Self:
-        """The name, and what it means."""
-        member = object.__new__(cls)
-        member._value_ = value
-        member.doc = doc
-        return member
 
     MALFORMED_HELLO = "malformed_hello", "the first bytes are no ClientHello; alert decode_error"
     NO_SERVER_NAME = "no_server_name", "no SNI; alert unrecognized_name"
