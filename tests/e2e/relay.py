@@ -98,6 +98,11 @@ class Relay:
         """While on, nothing gets through either way, on connections old and new; nothing is closed."""
         self._call(self._open.clear if on else self._open.set)
 
+    def swallow(self) -> Callable[[], None]:
+        """Hold everything, until what is given back is called."""
+        self.hold(on=True)
+        return lambda: self.hold(on=False)
+
     def slow(self, bytes_per_second: int) -> None:
         """So much each way of each connection; 0: as much as there is."""
 

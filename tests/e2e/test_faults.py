@@ -106,12 +106,7 @@ def test_endpoint_that_is_gone_without_a_fin_costs_nothing(site: Site) -> None:
 def test_relay_that_forwards_nothing_costs_nothing(site: Site) -> None:
     rounds = size(1, 20)
     with fault_run(site, "black hole (a relay that stops)", rounds, aws_iot=QUICK) as run:
-
-        def swallow() -> Callable[[], None]:
-            run.relay.hold(on=True)
-            return lambda: run.relay.hold(on=False)
-
-        run.strike(rounds, swallow, lasting=size(3, 8))
+        run.strike(rounds, run.relay.swallow, lasting=size(3, 8))
 
 
 def test_network_that_swallows_every_packet_costs_nothing() -> None:
@@ -198,12 +193,7 @@ def test_websocket_that_is_cut_costs_nothing(websocket: Site) -> None:
 def test_websocket_whose_relay_forwards_nothing_costs_nothing(websocket: Site) -> None:
     rounds = size(1, 20)
     with websocket_run(websocket, "black hole (a relay that stops)", rounds, lines=QUICK) as run:
-
-        def swallow() -> Callable[[], None]:
-            run.relay.hold(on=True)
-            return lambda: run.relay.hold(on=False)
-
-        run.strike(rounds, swallow, lasting=size(3, 8))
+        run.strike(rounds, run.relay.swallow, lasting=size(3, 8))
 
 
 def test_websocket_whose_broker_dies_again_and_again_costs_nothing(websocket: Site) -> None:
