@@ -32,7 +32,6 @@ from tests.simulation.standin_help import (
     UPLINK,
     Running,
     lending,
-    new_pki,
     running,
 )
 from tests.simulation.test_standin_provisioning import pair_of, pem_of, signing_request
@@ -55,11 +54,6 @@ from awsiot import (
 LIMIT = 60
 """Seconds; a refusal by the client itself is held back for up to 30 (s2n blinds failures)."""
 COMMANDS = f"lorabridge/{GATEWAY}/cmd/+"
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return new_pki(tmp_path_factory.mktemp("standin"))
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from lorabridge.simulation.standin.services.jobs import JobStatus
 from lorabridge.upstream.jobs import SUCCEEDED, Job, Jobs
 from lorabridge.upstream.shadow import LEAST_INTERVAL, Setting, Shadow
 from tests.pki import Authority
-from tests.simulation.standin_help import ENDPOINT, GATEWAY, new_pki
+from tests.simulation.standin_help import ENDPOINT, GATEWAY
 from tests.simulation.standin_help import running as standing_in
 from tests.upstream.harness import Upstream, link_settings
 from tests.upstream.harness import running as linking
@@ -49,11 +49,6 @@ def template_policy(name: str) -> Policy:
         receive=tuple(granted["iot:Receive"]),
         last_will=True,
     )
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return new_pki(tmp_path_factory.mktemp("standin"))
 
 
 @pytest.fixture(scope="module")

@@ -21,15 +21,10 @@ from lorabridge.upstream.subscriptions import SUBSCRIBE_TRIES
 from tests.mosquitto import Mosquitto, free_port
 from tests.pki import Authority
 from tests.servers import ending
-from tests.simulation.standin_help import ENDPOINT, GATEWAY, STATUS, TIMEOUT, UPLINK, new_pki
+from tests.simulation.standin_help import ENDPOINT, GATEWAY, STATUS, TIMEOUT, UPLINK
 
 COMMAND = f"lorabridge/{GATEWAY}/cmd/70b3d57ed0000001"
 POLICY = gateway_policy(GATEWAY)
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return new_pki(tmp_path_factory.mktemp("standin"))
 
 
 @pytest.fixture(scope="module")

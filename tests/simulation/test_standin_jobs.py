@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
 
-from lorabridge.simulation.pki import Pki
-from lorabridge.simulation.standin import thing_policy
 from lorabridge.simulation.standin.services.jobs import Jobs
 from lorabridge.simulation.standin.services.reply import Reply
-from tests.simulation.standin_help import GATEWAY, Paho, Running, Things, new_pki, paho, running
+from tests.simulation.standin_help import GATEWAY, Paho, Running, Things
 
 JOBS = f"$aws/things/{GATEWAY}/jobs"
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return new_pki(tmp_path_factory.mktemp("standin"))
-
-
-@pytest.fixture
-def standin(pki: Pki) -> Iterator[Running]:
-    with running(pki, policies={pki.gateway.fingerprint: thing_policy(GATEWAY)}) as started:
-        yield started
-
-
-@pytest.fixture
-def gateway(pki: Pki, standin: Running) -> Iterator[Paho]:
-    with paho(pki, standin.standin.port) as client:
-        yield client.ready()
 
 
 def test_a_job_is_notified_started_and_reported_done(standin: Running, gateway: Paho) -> None:

@@ -27,7 +27,6 @@ from tests.simulation.standin_help import (
     Paho,
     Running,
     generous_policy,
-    new_pki,
     paho,
     properties,
     raw,
@@ -68,11 +67,6 @@ class Link:
 
     def raw(self) -> Any:
         return raw(self.pki, self.running.standin.port)
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return new_pki(tmp_path_factory.mktemp("standin"))
 
 
 @pytest.fixture(scope="module")

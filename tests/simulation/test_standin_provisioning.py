@@ -17,17 +17,12 @@ from lorabridge.simulation.pki import Pair, Pki, PrivateKey, new_ec_key
 from lorabridge.simulation.standin import Happening, Policy, Refusal, Template, claim_policy
 from lorabridge.simulation.standin.services.certificates import Certificates, fingerprint_of
 from lorabridge.simulation.standin.services.provisioning import TOKEN_LIFETIME, Provisioning
-from tests.simulation.standin_help import UPLINK, Running, Things, new_pki, paho, running
+from tests.simulation.standin_help import UPLINK, Running, Things, paho, running
 
 FROM_CSR = "$aws/certificates/create-from-csr/json"
 CREATE = "$aws/certificates/create/json"
 PROVISION = "$aws/provisioning-templates/gateways/provision/json"
 TEMPLATES = {"gateways": Template(thing_name="gw-{SerialNumber}", device_configuration={"region": "EU868"})}
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return new_pki(tmp_path_factory.mktemp("standin"))
 
 
 @pytest.fixture(scope="module")

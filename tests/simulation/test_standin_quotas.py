@@ -18,15 +18,10 @@ from lorabridge.simulation.standin.mqtt_wire import Reason
 from lorabridge.simulation.standin.quotas import Limits, Throughput
 from lorabridge.simulation.standin.screen import ClientScreen
 from lorabridge.simulation.standin.subscriptions import Subscriptions, matches
-from tests.simulation.standin_help import GATEWAY, TIMEOUT, UPLINK, RawClient, new_pki, paho, raw, running
+from tests.simulation.standin_help import GATEWAY, TIMEOUT, UPLINK, RawClient, paho, raw, running
 
 CONNECT = b"\x10\x10\0\4MQTT\4\2\0\x3c\0\4gw-1"
 CONNECT_5 = b"\x10\x11\0\4MQTT\5\2\0\x3c\0\0\4gw-1"
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return new_pki(tmp_path_factory.mktemp("standin"))
 
 
 def publish(packet_id: int, payload: bytes = b"x", mqtt_5: bool = False) -> bytes:

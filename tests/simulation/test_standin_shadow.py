@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
 
 from lorabridge.simulation.pki import Pki, new_ec_key
-from lorabridge.simulation.standin import Policy, Refusal, thing_policy
+from lorabridge.simulation.standin import Policy, Refusal
 from lorabridge.simulation.standin.services.shadow import Shadows
-from tests.simulation.standin_help import GATEWAY, Paho, Running, Things, new_pki, paho, running
+from tests.simulation.standin_help import GATEWAY, Paho, Running, Things, paho, running
 
 CLASSIC = f"$aws/things/{GATEWAY}/shadow"
 NAMED = f"{CLASSIC}/name/lorabridge"
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return new_pki(tmp_path_factory.mktemp("standin"))
-
-
-@pytest.fixture
-def standin(pki: Pki) -> Iterator[Running]:
-    with running(pki, policies={pki.gateway.fingerprint: thing_policy(GATEWAY)}) as started:
-        yield started
-
-
-@pytest.fixture
-def gateway(pki: Pki, standin: Running) -> Iterator[Paho]:
-    with paho(pki, standin.standin.port) as client:
-        yield client.ready()
 
 
 @pytest.mark.parametrize("shadow", [CLASSIC, NAMED])

@@ -26,7 +26,6 @@ from tests.simulation.standin_help import (
     UPLINK,
     Running,
     lending,
-    new_pki,
     paho,
     raw,
     running,
@@ -145,11 +144,6 @@ def test_names_and_regions_are_those_of_the_endpoint() -> None:
 
 
 # On the wire.
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return new_pki(tmp_path_factory.mktemp("standin"))
 
 
 @pytest.fixture(scope="module")
