@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
 
@@ -22,6 +20,7 @@ from lorabridge.simulation.standin.events import Event, Happening, Journal, Refu
 from lorabridge.simulation.standin.front import Front
 from lorabridge.simulation.standin.hello import ClientHello
 from lorabridge.simulation.standin.policy import Policy, TopicEnd, topic_end
+from lorabridge.simulation.standin.ports import Ports
 from lorabridge.simulation.standin.publisher import Publisher
 from lorabridge.simulation.standin.quotas import BYTES_PER_SECOND, MAX_UNACKNOWLEDGED, Limits
 from lorabridge.simulation.standin.screen import Observer
@@ -36,7 +35,6 @@ from lorabridge.simulation.standin.tls_end import TlsEnd
 from lorabridge.simulation.standin.tls_front import Door, TlsRules, server_context
 
 _P = TypeVar("_P", bound=asyncio.Protocol)
-_BACKLOG = 128
 _PATIENCE = 1.0
 """Seconds that a broker has at the end to take what was forwarded."""
 
@@ -104,9 +102,10 @@ class StandIn:
         watcher: Callable[[Event], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._ports = {Door.MQTT: settings.port, Door.ALPN: settings.alpn_port}
+        numbers = {Door.MQTT: settings.port, Door.ALPN: settings.alpn_port}
         if settings.roles:
-            self._ports |= {Door.WEBSOCKET: settings.websocket_port, Door.CREDENTIALS: settings.credentials_port}
+            numbers |= {Door.WEBSOCKET: settings.websocket_port, Door.CREDENTIALS: settings.credentials_port}
+        self._ports = Ports(settings.host, numbers, self._welcome)
         self._settings = settings
         self._pki = pki
         self._broker = broker
@@ -116,8 +115,6 @@ class StandIn:
         self._amqtt: AmqttBroker | None = None
         self._journal: Journal
         self._front: Front
-        self._servers: list[asyncio.Server] = []
-        self._opening: asyncio.Task[None] | None = None
         self._clients: dict[int, TlsEnd] = {}
         self._last_number = 0
         self._refuses = self._stalls = False
@@ -160,9 +157,7 @@ class StandIn:
             if self._broker is None:
                 self._amqtt = AmqttBroker()
                 await self._amqtt.start()
-            sockets = self._bind()
-            self._ports = {door: sock.getsockname()[1] for door, sock in sockets.items()}
-            await self._serve(sockets)
+            self._ports.open()
         except BaseException:
             await self.__aexit__()
             raise
@@ -170,11 +165,8 @@ class StandIn:
 
     async def __aexit__(self, *_: object) -> None:
         self._refuses = True
-        if self._opening is not None:
-            await self._opening
-        self._close_servers()
-        for _turn in range(2):  # what was accepted a moment ago is a client in the next turns, and cut at once
-            await asyncio.sleep(0)
+        self._ports.close()
+        await self._ports.settled()
         for activation in self._activations:
             activation.cancel()
         for client in list(self._clients.values()):
@@ -195,22 +187,22 @@ class StandIn:
     @property
     def port(self) -> int:
         """Stands for 8883."""
-        return self._ports[Door.MQTT]
+        return self._ports.number(Door.MQTT)
 
     @property
     def alpn_port(self) -> int:
         """Stands for 443 with ALPN."""
-        return self._ports[Door.ALPN]
+        return self._ports.number(Door.ALPN)
 
     @property
     def websocket_port(self) -> int:
         """Stands for 443 without. Raises KeyError where no role was given."""
-        return self._ports[Door.WEBSOCKET]
+        return self._ports.number(Door.WEBSOCKET)
 
     @property
     def credentials_port(self) -> int:
         """Stands for 443 of the credentials provider. Raises KeyError where no role was given."""
-        return self._ports[Door.CREDENTIALS]
+        return self._ports.number(Door.CREDENTIALS)
 
     @property
     def events(self) -> Sequence[Event]:
@@ -303,9 +295,9 @@ class StandIn:
         """While on, nobody listens on the ports; connections that are there stay."""
         self._refuses = on
         if on:
-            self._close_servers()
-        elif not self._servers and (self._opening is None or self._opening.done()):
-            self._opening = asyncio.get_running_loop().create_task(self._serve(self._bind()), name="standin-open")
+            self._ports.close()
+        else:
+            self._ports.open()
 
     def stall(self, on: bool) -> None:
         """While on, connections are accepted, and neither new nor old ones get an answer."""
@@ -340,30 +332,6 @@ class StandIn:
             for client in [asker] if alone else list(self._front.by_client_id.values()):
                 if client is not None:
                     client.deliver(reply.topic, reply.payload, unasked=reply.audience is Audience.ASKER)
-
-    def _bind(self) -> dict[Door, socket.socket]:
-        """All ports, listening: from here on the kernel accepts."""
-        bound: dict[Door, socket.socket] = {}
-        try:
-            for door, port in self._ports.items():
-                bound[door] = socket.create_server((self._settings.host, port), backlog=_BACKLOG)
-        except OSError:
-            for sock in bound.values():
-                sock.close()
-            raise
-        return bound
-
-    async def _serve(self, sockets: Mapping[Door, socket.socket]) -> None:
-        loop = asyncio.get_running_loop()
-        for door, sock in sockets.items():
-            self._servers.append(await loop.create_server(partial(self._welcome, door), sock=sock))
-        if self._refuses:  # it was said again in the meantime
-            self._close_servers()
-
-    def _close_servers(self) -> None:
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
 
     def _welcome(self, door: Door) -> TlsEnd:
         self._last_number = number = self._last_number + 1
